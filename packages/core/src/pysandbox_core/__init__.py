@@ -1,0 +1,1 @@
+"""PySandbox's kernel: answers the system calls of unmodified Linux programs, in Python."""

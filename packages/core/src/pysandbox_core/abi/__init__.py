@@ -1,0 +1,1 @@
+"""The Linux ABI: numbers, flags and structure layouts, by header. Data only."""

@@ -1,0 +1,1 @@
+"""Files: the VFS and the file systems."""

@@ -1,0 +1,1 @@
+"""Programs: ELF files, scripts, and the first stack."""

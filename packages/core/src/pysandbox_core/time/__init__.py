@@ -1,0 +1,1 @@
+"""Time: the clocks and the page the vDSO reads them from."""

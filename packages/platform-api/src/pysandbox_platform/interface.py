@@ -1,0 +1,190 @@
+"""The platform interface: address spaces, contexts that run in them, and getting control back.
+
+Interface, the rules for both sides:
+
+- One `Platform` object serves one sandbox and belongs to the thread that made it, the kernel thread.
+  Every method of every object here is called on that thread, `Platform.kick` excepted.
+- A platform knows nothing of Linux system calls, tasks or files; a kernel knows nothing of how a
+  platform traps.
+- Addresses and lengths are in bytes, multiples of PAGE_SIZE where a mapping is meant, and inside
+  `Platform.address_range`; the kernel has checked them. Register values are the program's or the
+  kernel's and have not been checked: a platform makes any 27 words safe to load (selectors are the
+  user's, EFLAGS is masked to EFLAGS_USER, a non-canonical RIP raises a fault in the program).
+- Nothing that the program does may raise in the platform, block it, or reach the host: whatever it
+  does comes back as a stop.
+- A method that fails raises PlatformError, and the sandbox ends.
+
+Contexts run truly in parallel; the kernel is told of one at a time, by `Platform.wait`. The cycle of
+a context is: `resume` -> (running) -> `wait` returns it -> read `stop`, read and write `regs` ->
+`resume` again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from pysandbox_platform.types import Probe
+
+
+class AddressSpace(ABC):
+    """What a context sees as memory: shared mappings of host file ranges, nothing else.
+
+    Made empty by `Platform.new_address_space`, owned by the caller until `release`.
+
+    Changes are queued in order and may be carried out late, but always before a context that
+    `resume` starts in this space runs its next instruction. Contexts that are running in it meanwhile
+    may go on seeing what was there until `sync` returns.
+    """
+
+    @abstractmethod
+    def map(self, addr: int, length: int, prot: int, fd: int, offset: int) -> None:
+        """Map `length` bytes of host file `fd` from byte `offset`, shared, at `addr`.
+
+        Replaces whatever was mapped there. `prot` is any combination of PROT_READ, PROT_WRITE and
+        PROT_EXEC. The caller keeps `fd` open until `sync` has returned or a context
+        resumed in this space after the call has stopped again. Pages of the file beyond its end fault.
+        """
+
+    @abstractmethod
+    def protect(self, addr: int, length: int, prot: int) -> None:
+        """Change the protection of the pages of the range that are mapped; the others stay unmapped."""
+
+    @abstractmethod
+    def unmap(self, addr: int, length: int) -> None:
+        """Forget the range; parts that were not mapped are no error."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Carry out what is queued, now: when it returns, no context, running or not, can reach what
+        was unmapped or write what was made read-only, and every `fd` passed to `map` may be closed."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give everything back. No context may be running in it; contexts that last ran in it stay
+        usable elsewhere. Idempotent."""
+
+
+class Context(ABC):
+    """One thread of execution: a register file, an extended state, and a reason for the last stop.
+
+    Made by `Platform.new_context` with every register zero but the selectors and EFLAGS, and the
+    extended state initial (Intel SDM volume 1, 13.6: XSAVE's init state, MXCSR 0x1f80). Owned by the
+    caller until `release`.
+
+    The attributes are plain ones, set before `wait` returns the context, and may only be touched while
+    it is not running.
+    """
+
+    regs: memoryview
+    """27 words, see `registers_amd64`. FS_BASE and GS_BASE are in it; both are kept across stops."""
+    stop: int
+    """One of STOP_*."""
+    fault_addr: int
+    """STOP_FAULT: the address that could not be reached. STOP_EXCEPTION: si_addr."""
+    fault_access: int
+    """STOP_FAULT: one of ACCESS_*. Where `Platform.precise_access` is false, ACCESS_READ may also
+    stand for a write to a page that is not mapped at all; once the page is mapped readable, the same
+    write is reported as ACCESS_WRITE."""
+    signo: int
+    """STOP_EXCEPTION: SIGFPE, SIGILL, SIGTRAP, SIGSEGV or SIGBUS. STOP_FAULT: SIGSEGV, or SIGBUS for
+    a page beyond the end of its file."""
+    code: int
+    """STOP_EXCEPTION and STOP_FAULT: si_code as Linux has it (SEGV_MAPERR, FPE_INTDIV, TRAP_BRKPT,
+    SI_KERNEL, ...)."""
+    message: str
+    """STOP_KILLED: what happened, for a person."""
+    owner: object
+    """The caller's own; never touched by the platform."""
+
+    @abstractmethod
+    def resume(self, address_space: AddressSpace) -> None:
+        """Let the context run in `address_space`, from the registers as they are now. Never blocks.
+
+        The context may start at once or when `wait` is next called; `stop` is STOP_NONE until `wait`
+        returns it.
+        """
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Make a running context stop soon, as STOP_INTERRUPTED unless something else stops it first.
+
+        It is still `wait` that returns it. A context that is not running is not affected; one whose
+        stop `wait` has not returned yet may, or may not, be stopped once more after its next resume.
+        """
+
+    @abstractmethod
+    def get_fpstate(self) -> bytes:
+        """The extended state in the standard (non-compacted) form of XSAVE, `Platform.xstate_size`
+        bytes long; Intel SDM volume 1, 13.4."""
+
+    @abstractmethod
+    def set_fpstate(self, state: bytes) -> None:
+        """Replace the extended state.
+
+        `state` is `Platform.xstate_size` bytes, or a shorter prefix that ends on a component (512
+        bytes are the legacy FXSAVE area alone, the rest is then initial). It comes from the program
+        and is not trusted: a header, MXCSR or component that the processor would refuse raises
+        ValueError and leaves the state as it was.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the context back. It must not be running. Idempotent."""
+
+
+class Platform(ABC):
+    """One way of running untrusted code, made once for a sandbox.
+
+    The constructor takes no arguments, acquires what the host must give, and raises
+    PlatformUnavailableError with a reason where `probe` would have said no.
+    """
+
+    name: ClassVar[str]
+    """As in `--platform NAME`; the name of the entry point."""
+    precise_access: ClassVar[bool] = False
+    """Faults on pages that are not mapped tell reads from writes."""
+    address_range: tuple[int, int]
+    """Lowest address and end of what the program may have mapped, page aligned; what lies outside is
+    the platform's own."""
+    xstate_size: int
+    """Bytes of a context's extended state."""
+    xstate_features: int
+    """XCR0: the state components that a context has."""
+
+    @classmethod
+    @abstractmethod
+    def probe(cls) -> Probe:
+        """Can it be used here, and how good is it? Tries what it needs for real; leaves nothing
+        behind; never raises; at most some tens of milliseconds."""
+
+    @abstractmethod
+    def new_address_space(self) -> AddressSpace:
+        """An empty address space."""
+
+    @abstractmethod
+    def new_context(self) -> Context:
+        """A context that has not run yet."""
+
+    @abstractmethod
+    def wait(self, timeout_ns: int | None = None) -> Context | None:
+        """Block until a running context gives control back, and return it.
+
+        None after `kick`, after `timeout_ns` nanoseconds (0 polls, None waits for ever), and now and
+        then for no reason at all. Without a running context it still waits for the kick or the time.
+        The GIL is released while it blocks.
+        """
+
+    @abstractmethod
+    def kick(self) -> None:
+        """From any thread: the `wait` in progress, or else the next one, returns. Never lost; several
+        kicks may count as one."""
+
+    @abstractmethod
+    def read_tsc(self) -> int:
+        """What RDTSC would give a context now; 0 where contexts have no usable time-stamp counter."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything, also what is running; nothing of the platform is left on the host.
+        Idempotent."""
