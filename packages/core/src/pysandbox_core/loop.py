@@ -17,10 +17,11 @@ from pysandbox_platform.registers_amd64 import ORIG_RAX, RAX
 
 from pysandbox_core.declare import TABLE_SIZE
 from pysandbox_core.errors import LinuxError
-from pysandbox_core.task_run import finish_failed_syscall, handle_stop, return_to_user
+from pysandbox_core.task_run import blame, finish_failed_syscall, handle_stop, return_to_user
 
 if TYPE_CHECKING:
     from pysandbox_core.kernel import Kernel
+    from pysandbox_core.task import Task
 
 
 def run(kernel: Kernel) -> None:
@@ -50,6 +51,9 @@ def run(kernel: Kernel) -> None:
                         regs[RAX] = result
                 except LinuxError as error:
                     finish_failed_syscall(task, error)
+                except Exception as error:
+                    blame(task, error)
+                    raise
             else:
                 handle_stop(task, context)
         if task.work:

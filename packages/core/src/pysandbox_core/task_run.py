@@ -19,6 +19,8 @@ from pysandbox_platform import (
 from pysandbox_platform.registers_amd64 import RAX
 
 from pysandbox_core import task_signals
+from pysandbox_core.abi.numbers_amd64 import NAMES
+from pysandbox_core.declare import ARGUMENT_REGISTERS
 from pysandbox_core.errors import ERESTARTSYS, LinuxError
 from pysandbox_core.task import WORK_EXIT, WORK_OTHER, WORK_RESTART, WORK_SIGNAL
 
@@ -37,6 +39,13 @@ def finish_failed_syscall(task: Task, error: LinuxError) -> None:
         task.work |= WORK_RESTART | WORK_SIGNAL
     else:
         task.regs[RAX] = -error.errno & _U64
+
+
+def blame(task: Task, error: Exception) -> None:
+    """Note on `error`, a kernel bug, which system call of which task it ended."""
+    name = NAMES.get(task.syscall_number, str(task.syscall_number))
+    words = ", ".join(hex(task.regs[register]) for register in ARGUMENT_REGISTERS)
+    error.add_note(f"in system call {name}({words}) of {task!r}")
 
 
 def handle_stop(task: Task, context: Context) -> None:
