@@ -49,6 +49,30 @@ class SandboxError(Exception):
     """The sandbox can't be made or used as asked; the message says what to do about it."""
 
 
+class InvalidOptionError(SandboxError, ValueError):
+    """An option or argument makes no sense; the message says what would."""
+
+
+class PlatformChoiceError(SandboxError):
+    """The platform asked for is unknown, broken or can't be used here."""
+
+
+class CommandNotFoundError(SandboxError, FileNotFoundError):
+    """The program to run does not exist in the sandbox."""
+
+
+class CommandNotExecutableError(SandboxError, PermissionError):
+    """The program to run exists in the sandbox but can't be executed."""
+
+
+class SandboxTimeoutError(SandboxError, TimeoutError):
+    """The time limit of a run or of the sandbox has passed; what ran has been killed."""
+
+
+class KernelFailureError(SandboxError, RuntimeError):
+    """The sandbox's kernel or platform failed; the sandbox has ended. The message has the report."""
+
+
 @contextmanager
 def linux_errors() -> Iterator[None]:
     """Give the program the errno of any OSError raised inside: for host calls made on its behalf."""

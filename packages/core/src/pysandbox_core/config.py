@@ -1,0 +1,209 @@
+"""What a person asks for: a sandbox (`SandboxConfig`) and processes in it (`ProcessSpec`).
+
+Interface: both are checked when they are made, so that the kernel need not check them again; what is
+wrong raises InvalidOptionError with one line that says what to write instead. Paths are bytes. The
+`parse_*` functions read the notations that the command line and the SDK share.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from pysandbox_core.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+LOG_LEVELS = ("error", "warning", "info", "debug")
+"""Least to most talkative. `warning` tells of system calls that are not implemented."""
+
+DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MIN_MEMORY = 1 << 20
+"""Bytes: below this not even a static program starts."""
+HOST_NAME_MAX = 64
+"""Bytes of a host name, gethostname(2)."""
+
+_SIZE_UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_ID_MAX = 0xFFFFFFFE
+"""Highest uid or gid; the next one means "unchanged" to chown(2)."""
+
+
+class Bind(NamedTuple):
+    """A host directory or file that the sandbox has at `target`."""
+
+    source: bytes
+    """Absolute path on the host."""
+    target: bytes
+    """Absolute path in the sandbox."""
+    writable: bool = False
+
+
+class User(NamedTuple):
+    """Who a process runs as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+    @classmethod
+    def caller(cls) -> User:
+        """Whoever runs this."""
+        return cls(os.getuid(), os.getgid(), tuple(os.getgroups()))
+
+
+class SandboxConfig:
+    """A sandbox, as asked for. Immutable by convention; shared by everything in the kernel."""
+
+    __slots__ = (
+        "binds", "hostname", "log_level", "memory", "pids", "platform", "rootfs", "tmpfs", "user",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        platform: str = "auto",
+        rootfs: bytes = b"/",
+        binds: Iterable[Bind] = (),
+        tmpfs: Iterable[bytes] = (),
+        hostname: bytes = b"pysandbox",
+        memory: int | None = None,
+        pids: int | None = None,
+        user: User | None = None,
+        log_level: str = "warning",
+    ) -> None:
+        self.platform = platform
+        """Name of a platform, or `auto` for the best usable one."""
+        self.rootfs = os.path.abspath(rootfs)
+        """Host directory below the overlay that is the sandbox's root; never written to."""
+        self.binds = tuple(binds)
+        self.tmpfs = tuple(tmpfs)
+        """Where empty file systems in memory are mounted."""
+        self.hostname = hostname
+        self.memory = memory
+        """Bytes of memory the sandbox may have, files in memory included; None: no limit."""
+        self.pids = pids
+        """Tasks (threads of all processes) that may exist at once; None: no limit."""
+        self.user = user or User.caller()
+        """Whom processes run as unless they say otherwise."""
+        self.log_level = log_level
+        """One of LOG_LEVELS."""
+        self._check()
+
+    def logs(self, level: str) -> bool:
+        """Are messages of `level` wanted?"""
+        return LOG_LEVELS.index(level) <= LOG_LEVELS.index(self.log_level)
+
+    def _check(self) -> None:
+        if not os.path.isdir(self.rootfs):
+            raise InvalidOptionError(
+                f"rootfs {show(self.rootfs)} is not a directory; name one that holds a root file system"
+            )
+        for bind in self.binds:
+            _check_target("bind", bind.target)
+            if not os.path.exists(bind.source):
+                raise InvalidOptionError(
+                    f"bind source {show(bind.source)} does not exist on the host; create it first"
+                )
+        for target in self.tmpfs:
+            _check_target("tmpfs", target)
+        if not 0 < len(self.hostname) <= HOST_NAME_MAX or b"\0" in self.hostname:
+            raise InvalidOptionError(f"a hostname has 1 to {HOST_NAME_MAX} bytes, none of them NUL")
+        if self.memory is not None and self.memory < MIN_MEMORY:
+            raise InvalidOptionError(f"memory must be at least {MIN_MEMORY >> 20}M")
+        if self.pids is not None and self.pids < 1:
+            raise InvalidOptionError("pids must be at least 1")
+        if self.log_level not in LOG_LEVELS:
+            raise InvalidOptionError(
+                f"unknown log level {self.log_level!r}; use one of {', '.join(LOG_LEVELS)}"
+            )
+
+
+class ProcessSpec:
+    """A program to start: what execve(2) is given, and what a process inherits."""
+
+    __slots__ = ("argv", "cwd", "cwd_required", "env", "stdio", "user")
+
+    def __init__(
+        self,
+        argv: Sequence[bytes],
+        *,
+        env: Sequence[bytes] = (),
+        cwd: bytes = b"/",
+        cwd_required: bool = False,
+        stdio: tuple[int, int, int] = (0, 1, 2),
+        user: User | None = None,
+    ) -> None:
+        self.argv = list(argv)
+        self.env = list(env)
+        """`NAME=value` each, in the order the program sees."""
+        self.cwd = cwd
+        """Absolute path in the sandbox."""
+        self.cwd_required = cwd_required
+        """Fail if `cwd` does not exist; otherwise `/` serves instead."""
+        self.stdio = stdio
+        """Host descriptors that become its descriptors 0, 1 and 2; the caller keeps them open as
+        long as the process or a child of its may use them."""
+        self.user = user
+        """None: the sandbox's."""
+        if not self.argv or not self.argv[0]:
+            raise InvalidOptionError("no program to run; give at least its name")
+        if any(b"\0" in word for word in (*self.argv, *self.env, cwd)):
+            raise InvalidOptionError("a NUL byte in an argument, the environment or a path")
+        if not cwd.startswith(b"/"):
+            raise InvalidOptionError(f"working directory {show(cwd)} is not an absolute path")
+
+    def variable(self, name: bytes) -> bytes | None:
+        """The value of an environment variable; the first entry counts, as for getenv(3)."""
+        prefix = name + b"="
+        for entry in self.env:
+            if entry.startswith(prefix):
+                return entry[len(prefix) :]
+        return None
+
+
+def show(path: bytes) -> str:
+    """A path for an error message."""
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+
+
+def parse_bind(text: str) -> Bind:
+    """`SRC`, `SRC:DST` or `SRC:DST:ro|rw`; a relative SRC is the caller's, read-only is the default."""
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source or mode not in ("", "ro", "rw"):
+        raise InvalidOptionError(f"bind {text!r} is not SRC:DST, SRC:DST:ro or SRC:DST:rw")
+    host = os.path.abspath(os.fsencode(source))
+    return Bind(host, os.fsencode(target) if target else host, mode == "rw")
+
+
+def parse_size(text: str) -> int:
+    """`512M`, `2g`, `1.5GiB`, `4096`: a number of bytes with a power of 1024 as its unit."""
+    unit = text.lstrip("0123456789.")
+    number = text[: len(text) - len(unit)]
+    shift = _SIZE_UNITS.get(unit.lower().removesuffix("ib" if len(unit) == 3 else "b"))
+    try:
+        if shift is not None:
+            return int(float(number) * (1 << shift)) if "." in number else int(number) << shift
+    except ValueError:
+        pass
+    raise InvalidOptionError(f"size {text!r} is not a number with K, M, G or T, like 512M")
+
+
+def parse_user(text: str) -> User:
+    """`UID` or `UID:GID`; the gid is the uid's number if it is left out."""
+    uid, colon, gid = text.partition(":")
+    if not uid.isdecimal() or (colon and not gid.isdecimal()):
+        raise InvalidOptionError(f"user {text!r} is not UID or UID:GID in numbers, like 1000:1000")
+    user = User(int(uid), int(gid) if colon else int(uid))
+    if user.uid > _ID_MAX or user.gid > _ID_MAX:
+        raise InvalidOptionError(f"user {text!r}: the highest uid and gid is {_ID_MAX}")
+    return user
+
+
+def _check_target(what: str, target: bytes) -> None:
+    if not target.startswith(b"/") or b"\0" in target:
+        raise InvalidOptionError(f"{what} target {show(target)} is not an absolute path")
+    if not target.strip(b"/"):
+        raise InvalidOptionError(f"{what} target / is the root itself; use rootfs for that")
