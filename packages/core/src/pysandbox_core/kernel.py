@@ -13,6 +13,7 @@ whichever loop runs then becomes spare and switches back.
 from __future__ import annotations
 
 from collections import deque
+from os import makedev
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
     from pysandbox_core.config import SandboxConfig
     from pysandbox_core.declare import Entry
+    from pysandbox_core.fs.devpts import DevPts
     from pysandbox_core.fs.mount import MountNamespace
+    from pysandbox_core.fs.tty import Tty
     from pysandbox_core.mm.memory_file import MemoryFile
     from pysandbox_core.task import Task, ThreadGroup
     from pysandbox_core.time.clocks import Clocks
@@ -62,6 +65,12 @@ class Kernel:
         """Processes by pid, zombies included."""
         self.init: ThreadGroup
         """Process 1, the kernel's own: parent of what the user starts, reaper of orphans."""
+        self.booted_ns = monotonic_ns()
+        """CLOCK_MONOTONIC at boot: the sandbox's uptime counts from here."""
+        self.devpts: DevPts
+        self.console: Tty | None = None
+        """The caller's terminal, if its processes were given one."""
+        self._last_device = 0
         self._spare: list[greenlet] = []
         self._main: greenlet | None = None
 
@@ -73,6 +82,11 @@ class Kernel:
     def stop(self) -> None:
         """Make `run` return before the next stop is served."""
         self.stopping = True
+
+    def new_device(self) -> int:
+        """The st_dev of another file system; its major number is 0, as where no disk is behind it."""
+        self._last_device += 1
+        return makedev(0, self._last_device)
 
     def park(self, task: Task) -> None:
         """Suspend the current handler, `task`'s, until `task.make_ready()`; the loop goes on elsewhere."""

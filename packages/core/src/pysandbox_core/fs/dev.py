@@ -1,0 +1,266 @@
+"""/dev: the memory devices, the terminal nodes, and which driver answers a device number.
+
+Interface: `open_device` opens a character device inode of any file system; `DevFs` is the tree that is
+mounted on /dev. `kernel.devpts` is the pty file system, `kernel.console` the tty that the caller's
+terminal is, None if there is none.
+
+Linux: drivers/char/mem.c, drivers/char/random.c, Documentation/admin-guide/devices.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from errno import EFAULT, EINVAL, ENODEV, ENOSPC, ENOTTY, ENXIO, EPERM
+from typing import TYPE_CHECKING
+
+from pysandbox_core.credentials import CAP_SYS_ADMIN
+from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.file_description import FileDescription
+from pysandbox_core.fs.pseudo import PseudoDirectory, PseudoFs, PseudoInode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pysandbox_core.fs.dentry import Path
+    from pysandbox_core.fs.inode import Inode
+    from pysandbox_core.kernel import Kernel
+    from pysandbox_core.mm.io_buffer import Sink, Source
+    from pysandbox_core.mm.mappable import Mappable
+    from pysandbox_core.task import Task
+
+TMPFS_MAGIC = 0x01021994
+"""statfs(2) type of /dev: devtmpfs is a tmpfs."""
+
+# linux/random.h
+RNDGETENTCNT = 0x80045200
+RNDADDTOENTCNT = 0x40045201
+RNDADDENTROPY = 0x40085203
+RNDZAPENTCNT = 0x5204
+RNDCLEARPOOL = 0x5206
+RNDRESEEDCRNG = 0x5207
+
+ENTROPY_BITS = 256
+"""What a ready pool reports, always."""
+
+_ZEROS = bytes(1 << 16)
+_INT = struct.Struct("<i")
+
+
+class CharacterDevice(FileDescription):
+    """An open device without a position: lseek(2) succeeds and stays at 0, pread(2) works."""
+
+    __slots__ = ()
+
+    def seek(self, task: Task, offset: int, whence: int) -> int:
+        return 0
+
+    @property
+    def seekable(self) -> bool:
+        return True
+
+
+class NullFile(CharacterDevice):
+    """/dev/null. null(4)"""
+
+    __slots__ = ()
+
+    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
+        return 0
+
+    def write(self, task: Task, source: Source, offset: int | None = None) -> int:
+        return source.remaining  # the data is not even looked at, so no EFAULT
+
+
+class ZeroFile(NullFile):
+    """/dev/zero; also maps, as memory of its own."""
+
+    __slots__ = ()
+
+    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
+        total = 0
+        while sink.remaining:
+            length = min(sink.remaining, len(_ZEROS))
+            count = sink.write(_ZEROS if length == len(_ZEROS) else _ZEROS[:length])
+            total += count
+            if count < length or task.work:  # a signal may end a long read early
+                break
+        return total
+
+    def mappable(self, task: Task) -> Mappable:
+        from pysandbox_core.mm.mappable import zero_mappable
+
+        return zero_mappable(task.kernel)
+
+
+class FullFile(ZeroFile):
+    """/dev/full. full(4)"""
+
+    __slots__ = ()
+
+    def write(self, task: Task, source: Source, offset: int | None = None) -> int:
+        raise LinuxError(ENOSPC)
+
+    def mappable(self, task: Task) -> Mappable:
+        raise LinuxError(ENODEV)
+
+
+class RandomFile(CharacterDevice):
+    """/dev/random and /dev/urandom: the host's random numbers. random(4)"""
+
+    __slots__ = ()
+
+    CHUNK = 1 << 16
+
+    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
+        total = 0
+        while sink.remaining:
+            length = min(sink.remaining, self.CHUNK)
+            count = sink.write(os.urandom(length))
+            total += count
+            if count < length or task.work:
+                break
+        return total
+
+    def write(self, task: Task, source: Source, offset: int | None = None) -> int:
+        total = 0
+        while source.remaining:
+            count = len(source.read(min(source.remaining, self.CHUNK)))
+            total += count
+            if count < self.CHUNK:
+                break
+        return total
+
+    def seek(self, task: Task, offset: int, whence: int) -> int:
+        return self.offset
+
+    def ioctl(self, task: Task, request: int, argument: int) -> int:
+        if request == RNDGETENTCNT:
+            task.mm.write(argument, _INT.pack(ENTROPY_BITS))
+            return 0
+        if request in (RNDADDTOENTCNT, RNDADDENTROPY, RNDZAPENTCNT, RNDCLEARPOOL, RNDRESEEDCRNG):
+            if not task.creds.capable(CAP_SYS_ADMIN):
+                raise LinuxError(EPERM)
+            if request == RNDADDENTROPY:
+                return self._add_entropy(task, argument)
+            if request == RNDADDTOENTCNT and task.mm.read_s32(argument) < 0:
+                raise LinuxError(EINVAL)
+            return 0
+        raise LinuxError(ENOTTY)
+
+    def _add_entropy(self, task: Task, argument: int) -> int:
+        """struct rand_pool_info is taken and checked; the host's pool is nobody's to change."""
+        entropy_count = task.mm.read_s32(argument)
+        size = task.mm.read_s32(argument + 4)
+        if entropy_count < 0 or size < 0:
+            raise LinuxError(EINVAL)
+        if len(task.mm.source(argument + 8, size).read()) < size:
+            raise LinuxError(EFAULT)
+        return 0
+
+
+def _open_tty(task: Task, path: Path, inode: Inode, flags: int) -> FileDescription:
+    """/dev/tty: the controlling terminal, whichever it is. tty(4)"""
+    from pysandbox_core.fs.tty import controlling_tty
+
+    tty = controlling_tty(task)
+    if tty is None:
+        raise LinuxError(ENXIO)
+    return tty.open(task, path, inode, flags | os.O_NOCTTY)
+
+
+def _open_console(task: Task, path: Path, inode: Inode, flags: int) -> FileDescription:
+    """/dev/console: the caller's terminal; never becomes the controlling one by being opened."""
+    tty = task.kernel.console
+    if tty is None:
+        raise LinuxError(ENODEV)
+    return tty.open(task, path, inode, flags | os.O_NOCTTY)
+
+
+def _open_ptmx(task: Task, path: Path, inode: Inode, flags: int) -> FileDescription:
+    return task.kernel.devpts.open_master(task, path, inode, flags)
+
+
+def _open_pts(task: Task, path: Path, inode: Inode, flags: int) -> FileDescription:
+    return task.kernel.devpts.open_slave(task, path, inode, flags, os.minor(inode.rdev))
+
+
+def _opens(kind: type[FileDescription]) -> Callable[[Task, Path, Inode, int], FileDescription]:
+    return lambda task, path, inode, flags: kind(flags, inode, path)
+
+
+NULL = os.makedev(1, 3)
+ZERO = os.makedev(1, 5)
+FULL = os.makedev(1, 7)
+RANDOM = os.makedev(1, 8)
+URANDOM = os.makedev(1, 9)
+TTY = os.makedev(5, 0)
+CONSOLE = os.makedev(5, 1)
+PTMX = os.makedev(5, 2)
+PTS_MAJOR = 136
+
+DRIVERS: dict[int, Callable[[Task, Path, Inode, int], FileDescription]] = {
+    NULL: _opens(NullFile),
+    ZERO: _opens(ZeroFile),
+    FULL: _opens(FullFile),
+    RANDOM: _opens(RandomFile),
+    URANDOM: _opens(RandomFile),
+    TTY: _open_tty,
+    CONSOLE: _open_console,
+    PTMX: _open_ptmx,
+}
+
+
+def open_device(task: Task, path: Path, inode: Inode, flags: int) -> FileDescription:
+    """Open the character device `inode`. ENXIO where no driver has its number."""
+    driver = DRIVERS.get(inode.rdev)
+    if driver is None:
+        if os.major(inode.rdev) != PTS_MAJOR:
+            raise LinuxError(ENXIO)
+        driver = _open_pts
+    return driver(task, path, inode, flags)
+
+
+class DeviceInode(PseudoInode):
+    """A character device node."""
+
+    def __init__(self, fs: PseudoFs, rdev: int, permissions: int = 0o666, gid: int = 0) -> None:
+        super().__init__(fs, stat.S_IFCHR | permissions, gid=gid)
+        self.rdev = rdev
+
+    def truncate(self, length: int) -> None:
+        """O_TRUNC on a device does nothing. open(2)"""
+
+    def open(self, task: Task, path: Path, flags: int) -> FileDescription:
+        return open_device(task, path, self, flags)
+
+
+class DevFs(PseudoFs):
+    """What is mounted on /dev. The mount points pts, shm and mqueue are empty directories here."""
+
+    type_name = b"devtmpfs"
+
+    TTY_GID = 5
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel, TMPFS_MAGIC)
+        root = PseudoDirectory(self, 0o755)
+        self.root = root
+        for name, rdev in (
+            (b"null", NULL), (b"zero", ZERO), (b"full", FULL), (b"random", RANDOM),
+            (b"urandom", URANDOM), (b"ptmx", PTMX),
+        ):  # fmt: skip
+            root.add(name, DeviceInode(self, rdev))
+        root.add(b"tty", DeviceInode(self, TTY, gid=self.TTY_GID))
+        root.add(b"console", DeviceInode(self, CONSOLE, 0o600))
+        root.add_symlink(b"fd", b"/proc/self/fd")
+        root.add_symlink(b"stdin", b"/proc/self/fd/0")
+        root.add_symlink(b"stdout", b"/proc/self/fd/1")
+        root.add_symlink(b"stderr", b"/proc/self/fd/2")
+        root.add_directory(b"pts", 0o755)
+        root.add_directory(b"shm", 0o1777)
+        root.add_directory(b"mqueue", 0o1777)
+
+    def options(self) -> bytes:
+        return b"mode=755"
