@@ -1,0 +1,242 @@
+"""MemoryFile: the one host file whose pages are all of the sandbox's memory.
+
+Interface:
+- Offsets and lengths are bytes, multiples of PAGE_SIZE. A frame is one page of the file; each that is
+  in use has a reference count, one for every address space or file that holds it. `allocate` and
+  `claim` make frames with count 1 that read as zeros; `decref` to 0 gives them back.
+- Who gives a frame back has seen to it that no running context can still reach it.
+- `fd` is what platforms map, `view` and `mapping` are the same bytes in this process.
+
+Memory that was granted costs nothing until it is touched, so callers grant in large pieces, and the
+limit is held against what the host really keeps for the file once the grants exceed it.
+
+The file's offsets are plentiful (16 TiB) and are handed out in extents of 16 MiB. An address space
+owns an extent for each 16 MiB of its addresses that it uses, and places a page where the address says:
+pages that are neighbours in memory are neighbours in the file, however they came, so that a heap that
+grows stays one mapping on the host. Files take small runs from extents that all of them share.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import mmap
+import os
+from errno import ENOMEM
+
+from pysandbox_platform import PAGE_SIZE
+
+from pysandbox_core.abi.mman import MAP_NORESERVE, MAP_SHARED
+from pysandbox_core.errors import LinuxError
+from pysandbox_core.ranges import RangeMap
+
+EXTENT_SHIFT = 24
+EXTENT_SIZE = 1 << EXTENT_SHIFT
+
+_PENDING_BYTES = 8 << 20
+_PENDING_RANGES = 64
+_FIRST_FIT_STEPS = 64
+
+
+class MemoryFile:
+    """Frames and their reference counts. One for each kernel, from its start until `close`."""
+
+    SIZE = 16 << 40
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.fd = os.memfd_create("pysandbox-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, self.SIZE)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self.mapping = mmap.mmap(self.fd, self.SIZE, flags=MAP_SHARED | MAP_NORESERVE)
+        self.view = memoryview(self.mapping)
+        self.limit = limit
+        """Bytes that the sandbox may use, None for no limit."""
+        self.granted = 0
+        """Bytes of frames in use, touched or not."""
+        self._refs: RangeMap[int] = RangeMap()
+        self._pending: RangeMap[bool] = RangeMap()
+        """Freed, not yet given back to the host."""
+        self._pending_bytes = 0
+        self._free_extents: list[int] = []
+        """Heap of the extents (their offsets) that were used before."""
+        self._next_extent = 0
+        self._orphans: set[int] = set()
+        """Extents that nobody allocates from any more: free once their last frame is."""
+        self._pool: RangeMap[bool] = RangeMap()
+        """Free parts of the extents that `allocate` shares out."""
+        self._pool_extents: set[int] = set()
+
+    def close(self) -> None:
+        """Give everything back to the host. Nothing may use the file any more. Idempotent."""
+        if self.fd >= 0:
+            self.view.release()
+            self.mapping.close()
+            os.close(self.fd)
+            self.fd = -1
+
+    # Frames.
+
+    def allocate(self, npages: int) -> int:
+        """`npages` contiguous frames; their offset. ENOMEM at the limit."""
+        length = npages * PAGE_SIZE
+        self._charge(length)
+        if length > EXTENT_SIZE // 4:
+            offset = self._take_extents(-(-length // EXTENT_SIZE))
+            for extent in range(offset, offset + length, EXTENT_SIZE):
+                self._orphans.add(extent)
+        else:
+            offset = self._from_pool(length)
+        self._grant(offset, length)
+        return offset
+
+    def claim(self, offset: int, length: int) -> bool:
+        """Take exactly these frames of an extent that the caller owns; False if one of them is in
+        use. ENOMEM at the limit."""
+        if self._refs.overlaps(offset, offset + length):
+            return False
+        self._charge(length)
+        self._grant(offset, length)
+        return True
+
+    def incref(self, offset: int, length: int) -> None:
+        """One more owner for frames that are in use."""
+        for start, end, count in self._refs.within(offset, offset + length):
+            self._refs.set(start, end, count + 1)
+
+    def decref(self, offset: int, length: int) -> None:
+        """One owner less; frames without any are free."""
+        refs = self._refs
+        for start, end, count in refs.within(offset, offset + length):
+            if count > 1:
+                refs.set(start, end, count - 1)
+            else:
+                refs.clear(start, end)
+                self._freed(start, end)
+        if self._pending_bytes > _PENDING_BYTES or len(self._pending) > _PENDING_RANGES:
+            self.flush()
+
+    def is_shared(self, offset: int) -> bool:
+        """Does the frame have more than one owner?"""
+        return (self._refs.get(offset) or 0) > 1
+
+    def owners(self, offset: int, length: int) -> tuple[int, int]:
+        """The reference count of the frame at `offset`, and how many bytes from there, at most
+        `length`, have the same."""
+        index = self._refs.find(offset)
+        if index < 0:
+            return 0, PAGE_SIZE
+        return self._refs.values[index], min(length, self._refs.ends[index] - offset)
+
+    # Extents.
+
+    def take_extent(self) -> int:
+        """An extent of the caller's own, none of its frames in use; its offset. ENOMEM"""
+        return self._take_extents(1)
+
+    def release_extent(self, extent: int) -> None:
+        """The owner lets go of the extent; frames in it that are in use stay."""
+        self._orphans.add(extent)
+        self._recycle(extent)
+
+    # What the host keeps.
+
+    def usage(self) -> int:
+        """Bytes that the host keeps for the file now."""
+        self.flush()
+        return os.fstat(self.fd).st_blocks * 512
+
+    @property
+    def tight(self) -> bool:
+        """More was granted than the limit: grant only what is needed at once."""
+        return self.limit is not None and self.granted > self.limit
+
+    def flush(self) -> None:
+        """Give the frames that were freed back to the host."""
+        if self._pending_bytes:
+            for start, end, _ in self._pending:
+                self.mapping.madvise(mmap.MADV_REMOVE, start, end - start)
+            self._pending = RangeMap()
+            self._pending_bytes = 0
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make frames in use read as zeros again, and give their memory back."""
+        self.mapping.madvise(mmap.MADV_REMOVE, offset, length)
+
+    def data_ranges(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Where in the range anything was ever written, as (offset, length): the rest reads as zeros,
+        and reading it through the mapping would make the host keep pages for it."""
+        found = []
+        end = offset + length
+        while offset < end:
+            try:
+                start = os.lseek(self.fd, offset, os.SEEK_DATA)
+            except OSError:  # ENXIO: a hole up to the end of the file
+                break
+            if start >= end:
+                break
+            offset = min(os.lseek(self.fd, start, os.SEEK_HOLE), end)
+            found.append((start, offset - start))
+        return found
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy frames to fresh ones, leaving holes as holes."""
+        for start, size in self.data_ranges(source, length):
+            to = target + start - source
+            os.pwrite(self.fd, self.view[start : start + size], to)
+
+    # Inside.
+
+    def _charge(self, length: int) -> None:
+        """ENOMEM unless `length` more bytes are within the limit."""
+        limit = self.limit
+        if limit is not None and self.granted + length > limit and self.usage() + length > limit:
+            raise LinuxError(ENOMEM)
+
+    def _grant(self, offset: int, length: int) -> None:
+        if self._pending_bytes and self._pending.overlaps(offset, offset + length):
+            self.flush()
+        self._refs.set(offset, offset + length, 1)
+        self.granted += length
+
+    def _freed(self, start: int, end: int) -> None:
+        self.granted -= end - start
+        self._pending.set(start, end, True)
+        self._pending_bytes += end - start
+        first = start & -EXTENT_SIZE
+        if first in self._pool_extents:
+            self._pool.set(start, end, True)
+        elif self._orphans:
+            for extent in range(first, end, EXTENT_SIZE):
+                if extent in self._orphans:
+                    self._recycle(extent)
+
+    def _recycle(self, extent: int) -> None:
+        if not self._refs.overlaps(extent, extent + EXTENT_SIZE):
+            self._orphans.discard(extent)
+            heapq.heappush(self._free_extents, extent)
+
+    def _take_extents(self, count: int) -> int:
+        if count == 1 and self._free_extents:
+            return heapq.heappop(self._free_extents)
+        extent = self._next_extent
+        if extent + count * EXTENT_SIZE > self.SIZE:
+            raise LinuxError(ENOMEM)
+        self._next_extent = extent + count * EXTENT_SIZE
+        return extent
+
+    def _from_pool(self, length: int) -> int:
+        pool = self._pool
+        steps = min(len(pool), _FIRST_FIT_STEPS)
+        for index in range(steps):
+            start = pool.starts[index]
+            if pool.ends[index] - start >= length:
+                pool.clear(start, start + length)
+                return start
+        if len(pool) > steps and pool.ends[-1] - pool.starts[-1] >= length:
+            start = pool.starts[-1]
+            pool.clear(start, start + length)
+            return start
+        extent = self._take_extents(1)
+        self._pool_extents.add(extent)
+        pool.set(extent + length, extent + EXTENT_SIZE, True)
+        return extent
