@@ -1,8 +1,8 @@
 """What a person asks for: a sandbox (`SandboxConfig`) and processes in it (`ProcessSpec`).
 
-Interface: both are checked when they are made, so that the kernel need not check them again; what is
-wrong raises InvalidOptionError with one line that says what to write instead. Paths are bytes. The
-`parse_*` functions read the notations that the command line and the SDK share.
+Interface: both are checked when they are made, so that the kernel need not check them again; what
+is wrong raises InvalidOptionError with one line that says what to write instead. Paths are bytes.
+The `parse_*` functions read the notations that the command line and the SDK share.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ MIN_MEMORY = 1 << 20
 """Bytes: below this not even a static program starts."""
 HOST_NAME_MAX = 64
 """Bytes of a host name, gethostname(2)."""
+
+MAX_TIMEOUT_S = 1_000_000_000
+"""Some thirty years; more does not fit the clocks."""
 
 _SIZE_UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _ID_MAX = 0xFFFFFFFE
@@ -98,7 +101,7 @@ class SandboxConfig:
     def _check(self) -> None:
         if not os.path.isdir(self.rootfs):
             raise InvalidOptionError(
-                f"rootfs {show(self.rootfs)} is not a directory; name one that holds a root file system"
+                f"rootfs {show(self.rootfs)} is no directory; name one with a root file system"
             )
         for bind in self.binds:
             _check_target("bind", bind.target)
@@ -169,7 +172,8 @@ def show(path: bytes) -> str:
 
 
 def parse_bind(text: str) -> Bind:
-    """`SRC`, `SRC:DST` or `SRC:DST:ro|rw`; a relative SRC is the caller's, read-only is the default."""
+    """`SRC`, `SRC:DST` or `SRC:DST:ro|rw`; read-only is the default. A relative SRC starts at the
+    caller's working directory."""
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not source or mode not in ("", "ro", "rw"):
@@ -200,6 +204,28 @@ def parse_user(text: str) -> User:
     if user.uid > _ID_MAX or user.gid > _ID_MAX:
         raise InvalidOptionError(f"user {text!r}: the highest uid and gid is {_ID_MAX}")
     return user
+
+
+def parse_timeout(text: str) -> int:
+    """A positive number of seconds, in nanoseconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise InvalidOptionError(
+            f"timeout {text!r} is not a number of seconds above 0 and up to {MAX_TIMEOUT_S}"
+        )
+    return max(1, int(seconds * 1e9))
+
+
+def default_environment(user: User, *, terminal: bool = False) -> dict[bytes, bytes]:
+    """What every program has in its environment unless it is told otherwise: nothing here comes
+    from the caller's own."""
+    environment = {b"PATH": DEFAULT_PATH, b"HOME": b"/root" if user.uid == 0 else b"/"}
+    if terminal:
+        environment[b"TERM"] = b"xterm"
+    return environment
 
 
 def _check_target(what: str, target: bytes) -> None:

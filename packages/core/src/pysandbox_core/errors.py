@@ -70,7 +70,7 @@ class SandboxTimeoutError(SandboxError, TimeoutError):
 
 
 class KernelFailureError(SandboxError, RuntimeError):
-    """The sandbox's kernel or platform failed; the sandbox has ended. The message has the report."""
+    """The sandbox's kernel or platform failed and the sandbox has ended; the message says how."""
 
 
 @contextmanager

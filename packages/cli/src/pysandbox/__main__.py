@@ -1,0 +1,7 @@
+"""`python -m pysandbox` is the `pysandbox` command."""
+
+import sys
+
+from pysandbox.command import main
+
+sys.exit(main())
