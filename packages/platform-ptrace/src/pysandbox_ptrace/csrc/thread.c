@@ -1,0 +1,281 @@
+/*
+ * Stub threads and stub processes: found by tid, cloned, pooled, waited for, ended.
+ *
+ * Interface: a space's process is started by its first use. When one thread of a process is seen to
+ * die, all of them are ended and reaped at once, and the space is `dying` from then on: contexts that
+ * ran in it stop as PT_STOP_KILLED, those that are resumed in it later too.
+ */
+#define _GNU_SOURCE
+#include "pt_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+static pt_thread **bucket(pt_platform *p, pid_t tid)
+{
+    return &p->buckets[(unsigned)tid % PT_BUCKETS];
+}
+
+pt_thread *thread_find(const pt_platform *p, pid_t tid)
+{
+    pt_thread *t = p->buckets[(unsigned)tid % PT_BUCKETS];
+    while (t && t->tid != tid)
+        t = t->next_in_bucket;
+    return t;
+}
+
+/* A stopped tracee becomes a thread of the space. NULL when memory is out. */
+pt_thread *thread_adopt(pt_space *s, pid_t tid)
+{
+    pt_platform *p = s->platform;
+    pt_thread *t = calloc(1, sizeof *t);
+    if (!t)
+        return NULL;
+    t->tid = tid;
+    t->space = s;
+    t->cpu = p->affinity.pinned ? p->affinity.cpu : -1;
+    t->next_in_space = s->threads;
+    s->threads = t;
+    t->next_in_bucket = *bucket(p, tid);
+    *bucket(p, tid) = t;
+    s->nthreads++;
+    p->nthreads++;
+    return t;
+}
+
+static void forget(pt_thread *t)
+{
+    pt_platform *p = t->space->platform;
+    pt_thread **at = bucket(p, t->tid);
+    while (*at != t)
+        at = &(*at)->next_in_bucket;
+    *at = t->next_in_bucket;
+    t->dead = true;
+    t->space->nthreads--;
+    p->nthreads--;
+}
+
+/* Its exit status was taken: the whole process goes. */
+void thread_died(pt_thread *t, int status)
+{
+    pthread_mutex_lock(&t->space->platform->kick_lock);
+    forget(t);
+    pthread_mutex_unlock(&t->space->platform->kick_lock);
+    space_died(t->space, status);
+}
+
+void thread_running(pt_thread *t)
+{
+    pt_platform *p = t->space->platform;
+    t->running = true;
+    t->next_running = p->running;
+    if (p->running)
+        p->running->prev_running = &t->next_running;
+    p->running = t;
+    t->prev_running = &p->running;
+    p->nrunning++;
+}
+
+void thread_stopped(pt_thread *t)
+{
+    if (!t->running)
+        return;
+    t->running = false;
+    *t->prev_running = t->next_running;
+    if (t->next_running)
+        t->next_running->prev_running = t->prev_running;
+    t->space->platform->nrunning--;
+}
+
+/* Waits for one status of this thread. */
+int thread_wait(pt_thread *t, int *status)
+{
+    pt_space *s = t->space;
+    pt_platform *p = s->platform;
+    /* The exit of a thread group's leader is only reported when the others were reaped, so waiting
+     * for it alone could last for ever when the process was killed. */
+    if (t->tid != s->pid || s->nthreads == 1)
+        return tracee_wait(t->tid, status);
+    for (;;) {
+        int got = tracee_wait_any(status, 0);
+        if (got == -EINTR)
+            continue;
+        if (got < 0)
+            return got;
+        if (got == t->tid)
+            return 0;
+        pt_thread *other = thread_find(p, got);
+        if (!other)
+            continue;
+        bool same = other->space == s;
+        int error = stop_handle(p, other, *status);
+        if (error < 0)
+            return error;
+        if (same && s->dying)
+            return -ESRCH;      /* and reaped already, this one too */
+    }
+}
+
+/* A thread without a context: from the pool, or a new one. -ESRCH when the process is gone. */
+int thread_take(pt_space *s, pt_thread **taken)
+{
+    pt_thread *t = s->pool;
+    if (t) {
+        s->pool = t->next_in_pool;
+        *taken = t;
+        return 0;
+    }
+    pt_thread *parent = s->threads;
+    while (parent && parent->running)
+        parent = parent->next_in_space;
+    bool borrowed = !parent;
+    if (borrowed) {
+        /* All of them run: one stops for as long as it takes to clone another. */
+        parent = s->threads;
+        int error = thread_borrow(parent);
+        if (error)
+            return error;
+    }
+    pid_t tid = 0;
+    int error = inject_clone(parent, PT_CLONE_THREAD, &tid);
+    if (borrowed && !s->dying) {
+        int again = thread_return(parent);
+        error = error ? error : again;
+    }
+    if (error)
+        return error;
+    *taken = thread_adopt(s, tid);
+    return *taken ? 0 : pt_fail(s->platform, -ENOMEM, "out of memory");
+}
+
+void thread_give(pt_thread *t)
+{
+    t->context = NULL;
+    t->next_in_pool = t->space->pool;
+    t->space->pool = t;
+}
+
+/*
+ * Stops a running thread so that the platform can inject something. Its context may have stopped of
+ * itself meanwhile: then that stop is queued for pt_wait() and thread_return() leaves it alone.
+ */
+int thread_borrow(pt_thread *t)
+{
+    pt_space *s = t->space;
+    int error = tracee_interrupt(t->tid);
+    if (error == -ESRCH) {
+        space_died(s, -1);
+        return error;
+    }
+    if (error)
+        return pt_fail(s->platform, error, "PTRACE_INTERRUPT: %s", strerror(-error));
+    while (t->running) {
+        int status;
+        error = thread_wait(t, &status);
+        if (!error && WIFSTOPPED(status) && status >> 16 == PTRACE_EVENT_STOP) {
+            t->regs_known = false;
+            if ((error = tracee_get_regs(t->tid, &t->regs)))
+                break;
+            thread_stopped(t);
+            return 0;
+        }
+        if (!error)
+            error = stop_handle(s->platform, t, status);
+        if (s->dying)
+            return -ESRCH;
+        if (error < 0)
+            return error;
+    }
+    return error < 0 ? error : 0;
+}
+
+/* Lets a borrowed thread go on, unless its context stopped while it was being borrowed. */
+int thread_return(pt_thread *t)
+{
+    pt_ctx *c = t->context;
+    if (!c || c->state != PT_RUNNING)
+        return 0;
+    if (c->interrupt) {
+        memcpy(c->view.regs, &t->regs, sizeof c->view.regs);
+        context_ready(c, PT_STOP_INTERRUPTED);
+        return 0;
+    }
+    memcpy(c->view.regs, &t->regs, sizeof c->view.regs);
+    return context_continue(c);
+}
+
+int space_start(pt_space *s)
+{
+    pt_platform *p = s->platform;
+    if (s->pid || s->dying)
+        return 0;
+    pid_t pid = 0;
+    int error = inject_clone(p->master, PT_CLONE_PROCESS, &pid);
+    if (error)
+        return pt_fail(p, error, "a new stub process: %s", strerror(-error));
+    s->pid = pid;
+    p->nprocesses++;
+    pt_thread *t = thread_adopt(s, pid);
+    if (!t) {
+        space_end(s);
+        return pt_fail(p, -ENOMEM, "out of memory");
+    }
+    t->clean_xstate = true;
+    thread_give(t);
+    return 0;
+}
+
+/* Ends the process and takes every exit status; its contexts lose their threads. */
+void space_end(pt_space *s)
+{
+    pt_platform *p = s->platform;
+    if (!s->pid)
+        return;
+    kill(s->pid, SIGKILL);
+    pthread_mutex_lock(&p->kick_lock);
+    pt_thread *leader = NULL;
+    for (pt_thread *t = s->threads, *next; t; t = next) {
+        next = t->next_in_space;
+        int status;
+        thread_stopped(t);
+        if (t->context)
+            t->context->thread = NULL;
+        if (t->tid == s->pid) {
+            leader = t;
+            continue;
+        }
+        if (!t->dead)
+            tracee_wait_exit(t->tid, &status);
+        if (!t->dead)
+            forget(t);
+        free(t);
+    }
+    int status;
+    if (!leader || !leader->dead)
+        tracee_wait_exit(s->pid, &status);
+    if (leader) {
+        if (!leader->dead)
+            forget(leader);
+        free(leader);
+    }
+    pthread_mutex_unlock(&p->kick_lock);
+    s->threads = s->pool = NULL;
+    s->pid = 0;
+    p->nprocesses--;
+}
+
+/* The process was killed, not by the platform: `status` is that of the thread seen first, or -1. */
+void space_died(pt_space *s, int status)
+{
+    if (s->dying)
+        return;
+    s->dying = true;
+    s->exit_status = status;
+    for (pt_thread *t = s->threads; t; t = t->next_in_space)
+        if (t->context && t->context->state == PT_RUNNING)
+            context_killed(t->context);
+    space_end(s);
+}
