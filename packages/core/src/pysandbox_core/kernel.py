@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from pysandbox_core.declare import Entry
     from pysandbox_core.fs.devpts import DevPts
     from pysandbox_core.fs.mount import MountNamespace
+    from pysandbox_core.fs.proc import ProcFs
     from pysandbox_core.fs.tty import Tty
     from pysandbox_core.mm.memory_file import MemoryFile
+    from pysandbox_core.sessions import ProcessGroup, Session
     from pysandbox_core.task import Task, ThreadGroup
     from pysandbox_core.time.clocks import Clocks
 
@@ -63,10 +65,21 @@ class Kernel:
         """Threads by tid that exist, exited leaders of living or zombie groups included."""
         self.groups: dict[int, ThreadGroup] = {}
         """Processes by pid, zombies included."""
+        self.process_groups: dict[int, ProcessGroup] = {}
+        self.sessions: dict[int, Session] = {}
+        self.last_tid = 0
+        """The tid given out last; see task_clone."""
+        self.queued_signals: dict[int, int] = {}
+        """Signals queued on behalf of each uid, for RLIMIT_SIGPENDING."""
         self.init: ThreadGroup
         """Process 1, the kernel's own: parent of what the user starts, reaper of orphans."""
         self.booted_ns = monotonic_ns()
         """CLOCK_MONOTONIC at boot: the sandbox's uptime counts from here."""
+        self.hostname = config.hostname
+        """sethostname(2); /proc/sys/kernel/hostname"""
+        self.domainname = b"(none)"
+        """setdomainname(2); /proc/sys/kernel/domainname"""
+        self.proc: ProcFs
         self.devpts: DevPts
         self.console: Tty | None = None
         """The caller's terminal, if its processes were given one."""

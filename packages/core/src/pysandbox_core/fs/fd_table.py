@@ -32,6 +32,11 @@ class FdTable:
         """Descriptors with FD_CLOEXEC."""
         self.users = 1
 
+    @property
+    def size(self) -> int:
+        """No descriptor is this or above. Linux: max_fds."""
+        return len(self._files)
+
     def get(self, fd: int) -> FileDescription:
         """The file of `fd`. EBADF if it is not open, or open with O_PATH."""
         file = self.get_any(fd)
@@ -46,6 +51,10 @@ class FdTable:
             if file is not None:
                 return file
         raise LinuxError(EBADF)
+
+    def find(self, fd: int) -> FileDescription | None:
+        """The file of `fd`, None if it is not open."""
+        return self._files[fd] if 0 <= fd < len(self._files) else None
 
     def readable(self, fd: int) -> FileDescription:
         """The file of `fd` if it is open for reading, else EBADF."""

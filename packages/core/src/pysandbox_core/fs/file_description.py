@@ -76,6 +76,10 @@ class FileDescription:
         """As readlink(2) shows /proc/PID/fd/N, for a file without `path`: b"pipe:[12]"."""
         return b"anon_inode:[unknown]"
 
+    def fdinfo(self) -> bytes:
+        """Lines that its kind of file adds to /proc/PID/fdinfo/N."""
+        return b""
+
     def stat(self) -> Stat:
         return self.inode.stat()
 
