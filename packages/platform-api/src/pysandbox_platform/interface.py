@@ -37,6 +37,8 @@ class AddressSpace(ABC):
     may go on seeing what was there until `sync` returns.
     """
 
+    __slots__ = ()
+
     @abstractmethod
     def map(self, addr: int, length: int, prot: int, fd: int, offset: int) -> None:
         """Map `length` bytes of host file `fd` from byte `offset`, shared, at `addr`.
@@ -75,6 +77,8 @@ class Context(ABC):
     The attributes are plain ones, set before `wait` returns the context, and may only be touched while
     it is not running.
     """
+
+    __slots__ = ()
 
     regs: memoryview
     """27 words, see `registers_amd64`. FS_BASE and GS_BASE are in it; both are kept across stops."""
