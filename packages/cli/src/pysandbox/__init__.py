@@ -26,19 +26,25 @@ if TYPE_CHECKING:
         SandboxTimeoutError,
     )
 
-    from pysandbox.result import Result, Usage
-    from pysandbox.sandbox import Sandbox
+    from pysandbox.process import Process
+    from pysandbox.result import CommandFailedError, Result, RunTimeoutError, Usage
+    from pysandbox.sandbox import DEVNULL, PIPE, Sandbox
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEVNULL",
+    "PIPE",
     "Bind",
+    "CommandFailedError",
     "CommandNotExecutableError",
     "CommandNotFoundError",
     "InvalidOptionError",
     "KernelFailureError",
     "PlatformChoiceError",
+    "Process",
     "Result",
+    "RunTimeoutError",
     "Sandbox",
     "SandboxError",
     "SandboxTimeoutError",
@@ -46,11 +52,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DEVNULL": "pysandbox.sandbox",
+    "PIPE": "pysandbox.sandbox",
     "Bind": "pysandbox_core.config",
+    "CommandFailedError": "pysandbox.result",
+    "Process": "pysandbox.process",
     "Result": "pysandbox.result",
+    "RunTimeoutError": "pysandbox.result",
     "Sandbox": "pysandbox.sandbox",
     "Usage": "pysandbox.result",
 }
+"""Where each public name lives; errors that are not here are pysandbox_core.errors'."""
 
 
 def __getattr__(name: str) -> object:

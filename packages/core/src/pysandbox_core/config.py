@@ -146,8 +146,8 @@ class ProcessSpec:
         self.cwd_required = cwd_required
         """Fail if `cwd` does not exist; otherwise `/` serves instead."""
         self.stdio = stdio
-        """Host descriptors that become its descriptors 0, 1 and 2; the caller keeps them open as
-        long as the process or a child of its may use them."""
+        """Host descriptors that become its descriptors 0, 1 and 2. The kernel works on copies of
+        them, which live as long as any process has them open; these remain the caller's."""
         self.user = user
         """None: the sandbox's."""
         if not self.argv or not self.argv[0]:

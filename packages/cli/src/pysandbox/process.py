@@ -1,0 +1,228 @@
+"""A program that runs in a sandbox of the SDK.
+
+Interface: made by `Sandbox.start`. The caller reads and writes `stdin`, `stdout` and `stderr` as
+with subprocess, or lets `communicate` do it; `wait` waits for the end. All of it may be called from
+any thread, one at a time. The sentry tells of the end through a pipe of this process's own, so that
+no thread is needed to sort messages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from pysandbox_core.errors import KernelFailureError, SandboxError, SandboxTimeoutError
+
+from pysandbox.result import Usage
+
+if TYPE_CHECKING:
+    from pysandbox.sandbox import Sandbox
+
+KILL_GRACE_S = 10
+"""How long a sandbox may take to end a program that was killed before it is ended itself."""
+
+_CHUNK = 1 << 16
+
+
+class Process:
+    """One program in a sandbox. Its descriptors are closed by `close`, or by `with`."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        number: int,
+        args: list[str],
+        status_fd: int,
+        pipes: tuple[IO[bytes] | None, IO[bytes] | None, IO[bytes] | None],
+    ) -> None:
+        self.sandbox = sandbox
+        self.args = args
+        self.stdin, self.stdout, self.stderr = pipes
+        self.returncode: int | None = None
+        """As subprocess has it: the exit status, -N after signal N, None while it runs."""
+        self.usage = Usage()
+        self.started = time.monotonic()
+        self.duration = 0.0
+        """Seconds it ran, once it has ended."""
+        self._number = number
+        self._status_fd = status_fd
+        self._status_line = b""
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.returncode is None:
+            with suppress(SandboxError):
+                self.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Close the pipes; the program goes on, if it has not ended. Idempotent."""
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                with suppress(OSError):  # a last write that nobody reads
+                    pipe.close()
+        if self._status_fd >= 0:
+            os.close(self._status_fd)
+            self._status_fd = -1
+
+    def send_signal(self, signo: int) -> None:
+        """Send a signal to the program, not to its children. Having ended is no error."""
+        self.sandbox.signal_run(self._number, signo, descendants=False)
+
+    def kill(self) -> None:
+        """Kill the program and every process that it has started. Having ended is no error."""
+        self.sandbox.signal_run(self._number, signal.SIGKILL, descendants=True)
+
+    def poll(self) -> int | None:
+        """`returncode` as of now."""
+        if self.returncode is None and _ready(self._status_fd, 0.0):
+            self._read_status()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until the program has ended, at most `timeout` seconds; its `returncode`.
+
+        SandboxTimeoutError if it still runs then; it goes on running.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not _ready(self._status_fd, left):
+                raise SandboxTimeoutError(f"{self.args[0]} still runs after {timeout:g} seconds")
+            self._read_status()
+        return self.returncode
+
+    def communicate(self, data: bytes, deadline: float | None, limit: int) -> Output:
+        """Write `data` to its standard input and read the rest until it ends.
+
+        Returns what was captured, at most `limit` bytes of each. At `deadline` (time.monotonic) the
+        program is killed with all it has started, and `Output.timed_out` is set.
+        """
+        return _Conversation(self, data, limit).carry(deadline)
+
+    def _read_status(self) -> None:
+        """Take what the status pipe has. SandboxError if the program could not be started, or if
+        the sandbox is gone."""
+        chunk = os.read(self._status_fd, 4096)
+        self._status_line += chunk
+        if not chunk:
+            raise self.sandbox.failure()
+        if not self._status_line.endswith(b"\n"):
+            return
+        message: dict[str, Any] = json.loads(self._status_line)
+        if "failed" in message:
+            raise error_of(message)
+        self.duration = time.monotonic() - self.started
+        self.usage = Usage(**message.get("usage", {}))
+        self.returncode = os.waitstatus_to_exitcode(message["exited"] & ~0x80)
+
+
+class Output:
+    """What a conversation with a program captured."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self.stdout_truncated = False
+        self.stderr_truncated = False
+        self.timed_out = False
+
+
+class _Conversation:
+    """One round of writing, reading and waiting, in one thread."""
+
+    def __init__(self, process: Process, data: bytes, limit: int) -> None:
+        self.process = process
+        self.data = memoryview(data)
+        self.output = Output(limit)
+        self.poll = select.poll()
+        self.poll.register(process._status_fd, select.POLLIN)
+        self.open: dict[int, IO[bytes]] = {}
+        for pipe, events in (
+            (process.stdin, select.POLLOUT),
+            (process.stdout, select.POLLIN),
+            (process.stderr, select.POLLIN),
+        ):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+                self.open[pipe.fileno()] = pipe
+                self.poll.register(pipe.fileno(), events)
+
+    def carry(self, deadline: float | None) -> Output:
+        process = self.process
+        while process.returncode is None:
+            left = None if deadline is None else (deadline - time.monotonic()) * 1e3
+            ready = self.poll.poll(left) if left is None or left > 0 else []
+            if not ready and left is not None and time.monotonic() >= (deadline or 0):
+                if self.output.timed_out:
+                    process.sandbox.close()
+                    raise KernelFailureError("a killed program did not end; the sandbox is closed")
+                self.output.timed_out = True
+                process.kill()
+                deadline = time.monotonic() + KILL_GRACE_S
+            for fd, _ in ready:
+                self._serve(fd)
+        # it wrote to our pipes before it ended; what others still write is not its output
+        for fd, pipe in tuple(self.open.items()):
+            while pipe is not process.stdin and fd in self.open and _ready(fd, 0.0):
+                self._read(fd, pipe)
+        return self.output
+
+    def _serve(self, fd: int) -> None:
+        pipe = self.open.get(fd)
+        if pipe is None:
+            self.process._read_status()
+        elif pipe is self.process.stdin:
+            self._write(fd, pipe)
+        else:
+            self._read(fd, pipe)
+
+    def _write(self, fd: int, pipe: IO[bytes]) -> None:
+        try:
+            self.data = self.data[os.write(fd, self.data[:_CHUNK]) :] if self.data else self.data
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self.data = self.data[:0]  # it does not read on: no error, as for subprocess
+        if not self.data:
+            self._drop(fd)
+            pipe.close()
+
+    def _read(self, fd: int, pipe: IO[bytes]) -> None:
+        chunk = os.read(fd, _CHUNK)
+        if not chunk:
+            self._drop(fd)
+            return
+        name = "stdout" if pipe is self.process.stdout else "stderr"
+        captured: bytearray = getattr(self.output, name)
+        captured += chunk[: max(0, self.output.limit - len(captured))]
+        if len(captured) == self.output.limit:
+            setattr(self.output, f"{name}_truncated", True)
+
+    def _drop(self, fd: int) -> None:
+        self.poll.unregister(fd)
+        del self.open[fd]
+
+
+def error_of(message: dict[str, Any]) -> SandboxError:
+    """The exception that a sentry's `failed` message stands for."""
+    from pysandbox_core import errors
+
+    kind = getattr(errors, str(message["failed"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, SandboxError)):
+        kind = KernelFailureError
+    return kind(str(message.get("message", "")))
+
+
+def _ready(fd: int, timeout: float | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1e3))

@@ -1,0 +1,396 @@
+"""Sandbox: the SDK. Programs in a sandbox from inside a Python program, threads and all.
+
+Interface: a `Sandbox` is a context manager; it starts a sentry, a process of its own, and ends it
+with everything that runs in it. `run` is called as often as wanted, from any number of threads at
+once; what programs write stays in the sandbox's memory, is seen by later runs, and is gone at the
+end. Everything raised is a SandboxError whose message says what to do; most are also the builtin
+exception that one would expect (TimeoutError, FileNotFoundError, PermissionError, ValueError).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from itertools import count
+from typing import IO, TYPE_CHECKING, TypeAlias
+
+from pysandbox_core.config import (
+    Bind,
+    SandboxConfig,
+    User,
+    default_environment,
+    parse_bind,
+    parse_size,
+    parse_timeout,
+    parse_user,
+)
+from pysandbox_core.control import Channel, Message
+from pysandbox_core.errors import InvalidOptionError, KernelFailureError, SandboxError
+
+from pysandbox.process import Process, error_of
+from pysandbox.result import Result, RunTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    PathLike: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    BindLike: TypeAlias = str | Bind | tuple[PathLike, PathLike] | tuple[PathLike, PathLike, str]
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+
+MAX_OUTPUT = 64 << 20
+"""Bytes captured of each of standard output and error unless a run says otherwise."""
+CLOSE_GRACE_S = 10
+"""How long a sentry may take to end by itself."""
+
+
+class Sandbox:
+    """One sandbox: `with Sandbox() as sandbox: sandbox.run([…])`."""
+
+    def __init__(
+        self,
+        *,
+        platform: str = "auto",
+        rootfs: PathLike = "/",
+        binds: Iterable[BindLike] = (),
+        tmpfs: Iterable[PathLike] = (),
+        env: Mapping[str, str] | None = None,
+        workdir: PathLike | None = None,
+        user: str | tuple[int, int] | None = None,
+        hostname: str = "pysandbox",
+        memory: int | str | None = None,
+        pids: int | None = None,
+        timeout: float | None = None,
+        log_level: str = "warning",
+    ) -> None:
+        """As `pysandbox run` has them. `binds` are `"SRC:DST:rw"`, `(SRC, DST)` or `(SRC, DST,
+        "rw")`; `memory` is bytes or `"512M"`; `timeout` is how many seconds the sandbox may exist.
+        InvalidOptionError (a ValueError) tells of anything wrong.
+        """
+        self.config = SandboxConfig(
+            platform=platform,
+            rootfs=os.fsencode(rootfs),
+            binds=[_bind(bind) for bind in binds],
+            tmpfs=[os.fsencode(target) for target in tmpfs],
+            hostname=os.fsencode(hostname),
+            memory=parse_size(memory) if isinstance(memory, str) else memory,
+            pids=pids,
+            user=_user(user),
+            log_level=log_level,
+        )
+        self.platform = platform
+        """Name of the platform it runs on, once it is open."""
+        self._env = dict(env or {})
+        self._workdir = None if workdir is None else os.fsencode(workdir)
+        self._timeout_ns = None if timeout is None else parse_timeout(str(timeout))
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        """Held to send, and to find out how the sentry ended."""
+        self._channel: Channel | None = None
+        self._lifeline = -1
+        self._sentry: subprocess.Popen[bytes] | None = None
+        self._failure: SandboxError | None = None
+
+    def __enter__(self) -> Sandbox:
+        return self.open()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_channel", None) is not None:
+            self.close()
+
+    def open(self) -> Sandbox:
+        """Start the sentry; what `with` does. Returns itself.
+
+        Errors: PlatformChoiceError, KernelFailureError, SandboxError.
+        """
+        if self._channel is not None:
+            raise SandboxError("this sandbox is open already; make another one")
+        ours, theirs = socket.socketpair()
+        lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        try:
+            # -P: modules are not taken from the caller's working directory
+            command = [sys.executable, "-P", "-m", "pysandbox_core.sentry_server"]
+            self._sentry = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(lifeline)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), lifeline),
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+            os.close(lifeline)
+        self._channel = Channel(ours)
+        self._failure = None
+        try:
+            self._channel.send({"sandbox": self._fields(), "timeout_ns": self._timeout_ns})
+            answer = self._receive()
+        except BaseException:
+            self.close()
+            raise
+        if answer is None or "failed" in answer:
+            self.close()
+            raise error_of(answer) if answer else KernelFailureError("the sandbox did not start")
+        self.platform = str(answer["ready"])
+        return self
+
+    def close(self) -> None:
+        """End every program and the sandbox. Idempotent."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with suppress(OSError):  # the sentry is gone already
+                channel.socket.shutdown(socket.SHUT_RDWR)  # a fork of ours may hold a copy
+            channel.close()
+        sentry, self._sentry = self._sentry, None
+        if sentry is not None:
+            try:
+                sentry.wait(CLOSE_GRACE_S)
+            except subprocess.TimeoutExpired:
+                sentry.kill()
+                sentry.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def run(
+        self,
+        args: Sequence[str | os.PathLike[str]],
+        *,
+        input: bytes | str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: PathLike | None = None,
+        user: str | tuple[int, int] | None = None,
+        timeout: float | None = None,
+        max_output: int = MAX_OUTPUT,
+        capture: bool = True,
+        check: bool = False,
+    ) -> Result:
+        """Run a program to its end and return how it ended and what it wrote.
+
+        `input` is its standard input, which is empty otherwise; text is encoded as UTF-8. `env` is
+        added to the sandbox's own environment; nothing of the caller's is passed on. At most
+        `max_output` bytes of standard output and of standard error are kept, what exceeds them is
+        read and dropped; without `capture` both are the caller's own. After `timeout` seconds the
+        program and all it has started are killed and RunTimeoutError is raised. With `check`, a
+        returncode other than 0 raises CommandFailedError. Processes that it leaves behind go on
+        until the sandbox is closed.
+
+        Errors: CommandNotFoundError, CommandNotExecutableError, RunTimeoutError,
+        SandboxTimeoutError (the sandbox's own time is up), CommandFailedError, KernelFailureError,
+        InvalidOptionError.
+        """
+        deadline = None
+        if timeout is not None:
+            deadline = time.monotonic() + parse_timeout(str(timeout)) / 1e9
+        output = PIPE if capture else None
+        data = input.encode() if isinstance(input, str) else input or b""
+        stdin = PIPE if data else DEVNULL
+        with self.start(
+            args, stdin=stdin, stdout=output, stderr=output, env=env, cwd=cwd, user=user
+        ) as process:
+            captured = process.communicate(data, deadline, max_output)
+            stdout, stderr = bytes(captured.stdout), bytes(captured.stderr)
+            if captured.timed_out:
+                raise RunTimeoutError(
+                    f"{process.args[0]} ran longer than {timeout:g} seconds and was killed",
+                    stdout,
+                    stderr,
+                )
+            result = Result(
+                process.args,
+                process.wait(),
+                stdout,
+                stderr,
+                process.duration,
+                process.usage,
+                captured.stdout_truncated,
+                captured.stderr_truncated,
+            )
+        return result.check() if check else result
+
+    def start(
+        self,
+        args: Sequence[str | os.PathLike[str]],
+        *,
+        stdin: int | IO[bytes] | None = DEVNULL,
+        stdout: int | IO[bytes] | None = None,
+        stderr: int | IO[bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: PathLike | None = None,
+        user: str | tuple[int, int] | None = None,
+    ) -> Process:
+        """Start a program and return while it runs.
+
+        `stdin`, `stdout` and `stderr` are PIPE (then `Process` has the other end), DEVNULL, an open
+        file or descriptor, or None for the caller's own. That the program could not be started is
+        raised by what next waits for it.
+        """
+        if isinstance(args, str | bytes):
+            raise InvalidOptionError('args is one string; pass a list, like ["sh", "-c", "…"]')
+        words = [os.fspath(word) for word in args]
+        spec = self._spec(words, env, cwd, user)
+        ends = _Ends()
+        try:
+            fds = (
+                ends.child_end(stdin, 0),
+                ends.child_end(stdout, 1),
+                ends.child_end(stderr, 2),
+            )
+            status_fd, status_writer = os.pipe2(os.O_CLOEXEC)
+            ends.theirs.append(status_writer)
+            process = Process(self, spec["run"], words, status_fd, ends.pipes())
+            try:
+                self._send(spec, (*fds, status_writer))
+            except BaseException:
+                process.close()
+                raise
+        finally:
+            ends.close_theirs()
+        return process
+
+    def signal_run(self, number: int, signo: int, *, descendants: bool) -> None:
+        """Send a signal to a run; see Process.send_signal and Process.kill."""
+        self._send({"signal": int(signo), "run": number, "all": descendants})
+
+    def failure(self) -> SandboxError:
+        """Why the sentry is gone."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = self._ask_failure()
+            # a fresh one: several threads may raise it
+            return type(self._failure)(*self._failure.args)
+
+    def _ask_failure(self) -> SandboxError:
+        try:
+            answer = self._receive()
+        except (OSError, ValueError):
+            answer = None
+        if answer is not None and "failed" in answer:
+            return error_of(answer)
+        if self._channel is None:
+            return SandboxError("the sandbox was closed while the program ran")
+        return KernelFailureError("the sandbox's process is gone; was it killed, out of memory?")
+
+    def _receive(self) -> Message | None:
+        received = None if self._channel is None else self._channel.receive()
+        if received is None:
+            return None
+        message, fds = received
+        for fd in fds:
+            os.close(fd)  # a sentry has none to give
+        return message
+
+    def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        with self._lock:
+            if self._channel is None:
+                raise SandboxError(
+                    "the sandbox is not open; use it in `with Sandbox() as sandbox:`"
+                )
+            try:
+                self._channel.send(message, fds)
+                return
+            except OSError:
+                pass  # the sentry is gone: the reason is more use than the broken pipe
+        raise self.failure()
+
+    def _spec(
+        self,
+        words: list[str],
+        env: Mapping[str, str] | None,
+        cwd: PathLike | None,
+        user: str | tuple[int, int] | None,
+    ) -> Message:
+        """The request to run a program, control.py."""
+        runs_as = self.config.user if user is None else _user(user)
+        assert runs_as is not None
+        environment = {
+            os.fsdecode(name): os.fsdecode(value)
+            for name, value in default_environment(runs_as).items()
+        }
+        environment.update(self._env)
+        environment.update(env or {})
+        if any("=" in name or not name for name in environment):
+            raise InvalidOptionError("a variable of `env` has an empty name or one with `=`")
+        directory = self._workdir if cwd is None else os.fsencode(cwd)
+        return {
+            "run": next(self._numbers),
+            "argv": words,
+            "env": [f"{name}={value}" for name, value in environment.items()],
+            "cwd": os.getcwd() if directory is None else os.fsdecode(directory),
+            "cwd_required": directory is not None,
+            "user": runs_as,
+        }
+
+    def _fields(self) -> Message:
+        config = self.config
+        return {
+            "platform": config.platform,
+            "rootfs": os.fsdecode(config.rootfs),
+            "binds": [
+                (os.fsdecode(bind.source), os.fsdecode(bind.target), bind.writable)
+                for bind in config.binds
+            ],
+            "tmpfs": [os.fsdecode(target) for target in config.tmpfs],
+            "hostname": os.fsdecode(config.hostname),
+            "memory": config.memory,
+            "pids": config.pids,
+            "user": config.user,
+            "log_level": config.log_level,
+        }
+
+
+class _Ends:
+    """The descriptors of a program about to be started: the ends it gets and the ends we keep."""
+
+    def __init__(self) -> None:
+        self.theirs: list[int] = []
+        self.ours: list[IO[bytes] | None] = [None, None, None]
+
+    def child_end(self, what: int | IO[bytes] | None, number: int) -> int:
+        """The descriptor to pass for standard descriptor `number`."""
+        if what is None:
+            return number
+        if what == PIPE:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            ours, theirs = (writer, reader) if number == 0 else (reader, writer)
+            self.theirs.append(theirs)
+            self.ours[number] = os.fdopen(ours, "wb" if number == 0 else "rb", buffering=0)
+            return theirs
+        if what == DEVNULL:
+            fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            self.theirs.append(fd)
+            return fd
+        return what if isinstance(what, int) else what.fileno()
+
+    def pipes(self) -> tuple[IO[bytes] | None, IO[bytes] | None, IO[bytes] | None]:
+        return (self.ours[0], self.ours[1], self.ours[2])
+
+    def close_theirs(self) -> None:
+        for fd in self.theirs:
+            os.close(fd)
+
+
+def _bind(bind: BindLike) -> Bind:
+    if isinstance(bind, Bind):
+        return bind
+    if isinstance(bind, str):
+        return parse_bind(bind)
+    source, target, *mode = bind
+    if mode not in ([], ["ro"], ["rw"]):
+        raise InvalidOptionError(f"bind {bind!r} is not (SRC, DST), or with 'ro' or 'rw' as third")
+    return Bind(os.path.abspath(os.fsencode(source)), os.fsencode(target), mode == ["rw"])
+
+
+def _user(user: str | tuple[int, int] | None) -> User | None:
+    if user is None or isinstance(user, User):
+        return user
+    return parse_user(user if isinstance(user, str) else f"{user[0]}:{user[1]}")

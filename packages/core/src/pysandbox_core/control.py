@@ -1,0 +1,71 @@
+"""What the SDK and its sentry say to each other: JSON messages over a socket, with descriptors.
+
+Interface: a `Channel` wraps one end of a connected AF_UNIX stream socket. `send` and `receive`
+carry whole messages, dicts of JSON values, and the descriptors that go with them. Bytes (paths,
+arguments) travel as text decoded with os.fsdecode. One thread at a time may send, one may receive.
+
+Frame: length of the JSON text (u32, little-endian), the text. Descriptors ride on the first byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from typing import Any, TypeAlias
+
+Message: TypeAlias = dict[str, Any]
+
+_HEADER = struct.Struct("<I")
+MAX_LENGTH = 64 << 20
+"""Bytes of a message: more is a broken peer, not a long command line."""
+MAX_FDS = 4
+
+
+class Channel:
+    """One end of the conversation; owns its socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send a message and copies of `fds`. BrokenPipeError or ConnectionResetError if the other
+        end is gone."""
+        text = json.dumps(message).encode()
+        frame = memoryview(_HEADER.pack(len(text)) + text)
+        sent = socket.send_fds(self.socket, [frame], list(fds)) if fds else 0
+        self.socket.sendall(frame[sent:])
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """The next message and its descriptors, close-on-exec and the caller's; None at the end.
+        ValueError if the other end does not keep to the rules."""
+        header, fds, _, _ = socket.recv_fds(self.socket, _HEADER.size, MAX_FDS)
+        try:
+            if not header:
+                return None
+            header += self._receive_exactly(_HEADER.size - len(header))
+            (length,) = _HEADER.unpack(header)
+            if length > MAX_LENGTH:
+                raise ValueError(f"a message of {length} bytes")
+            message = json.loads(self._receive_exactly(length))
+            if not isinstance(message, dict):
+                raise ValueError("a message that is no object")
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return message, fds
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _receive_exactly(self, length: int) -> bytes:
+        chunks = []
+        while length:
+            chunk = self.socket.recv(min(length, 1 << 20))
+            if not chunk:
+                raise ValueError("the conversation ended within a message")
+            chunks.append(chunk)
+            length -= len(chunk)
+        return b"".join(chunks)
