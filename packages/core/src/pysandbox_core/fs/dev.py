@@ -1,8 +1,8 @@
 """/dev: the memory devices, the terminal nodes, and which driver answers a device number.
 
-Interface: `open_device` opens a character device inode of any file system; `DevFs` is the tree that is
-mounted on /dev. `kernel.devpts` is the pty file system, `kernel.console` the tty that the caller's
-terminal is, None if there is none.
+Interface: `open_device` opens a character device inode of any file system; `DevFs` is the tree that
+is mounted on /dev. `kernel.devpts` is the pty file system, `kernel.console` the tty that the
+caller's terminal is, None if there is none.
 
 Linux: drivers/char/mem.c, drivers/char/random.c, Documentation/admin-guide/devices.txt.
 """
@@ -10,15 +10,16 @@ Linux: drivers/char/mem.c, drivers/char/random.c, Documentation/admin-guide/devi
 from __future__ import annotations
 
 import os
-import stat
-import struct
 from errno import EFAULT, EINVAL, ENODEV, ENOSPC, ENOTTY, ENXIO, EPERM
+from stat import S_IFCHR, S_IFDIR
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from pysandbox_core.credentials import CAP_SYS_ADMIN
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FileDescription
-from pysandbox_core.fs.pseudo import PseudoDirectory, PseudoFs, PseudoInode
+from pysandbox_core.fs.tmpfs import TmpFs, TmpSpecial, TmpSymlink
+from pysandbox_core.mm.mappable import MemoryMappable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from pysandbox_core.mm.io_buffer import Sink, Source
     from pysandbox_core.mm.mappable import Mappable
     from pysandbox_core.task import Task
-
-TMPFS_MAGIC = 0x01021994
-"""statfs(2) type of /dev: devtmpfs is a tmpfs."""
 
 # linux/random.h
 RNDGETENTCNT = 0x80045200
@@ -45,7 +43,7 @@ ENTROPY_BITS = 256
 """What a ready pool reports, always."""
 
 _ZEROS = bytes(1 << 16)
-_INT = struct.Struct("<i")
+_INT = Struct("<i")
 
 
 class CharacterDevice(FileDescription):
@@ -74,9 +72,11 @@ class NullFile(CharacterDevice):
 
 
 class ZeroFile(NullFile):
-    """/dev/zero; also maps, as memory of its own."""
+    """/dev/zero; also maps: each mmap(2) gets memory of its own."""
 
     __slots__ = ()
+
+    MAPPED_SIZE = 1 << 62
 
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
         total = 0
@@ -89,9 +89,7 @@ class ZeroFile(NullFile):
         return total
 
     def mappable(self, task: Task) -> Mappable:
-        from pysandbox_core.mm.mappable import zero_mappable
-
-        return zero_mappable(task.kernel)
+        return MemoryMappable(task.kernel.memory_file, self.MAPPED_SIZE)
 
 
 class FullFile(ZeroFile):
@@ -222,45 +220,31 @@ def open_device(task: Task, path: Path, inode: Inode, flags: int) -> FileDescrip
     return driver(task, path, inode, flags)
 
 
-class DeviceInode(PseudoInode):
-    """A character device node."""
-
-    def __init__(self, fs: PseudoFs, rdev: int, permissions: int = 0o666, gid: int = 0) -> None:
-        super().__init__(fs, stat.S_IFCHR | permissions, gid=gid)
-        self.rdev = rdev
-
-    def truncate(self, length: int) -> None:
-        """O_TRUNC on a device does nothing. open(2)"""
-
-    def open(self, task: Task, path: Path, flags: int) -> FileDescription:
-        return open_device(task, path, self, flags)
-
-
-class DevFs(PseudoFs):
-    """What is mounted on /dev. The mount points pts, shm and mqueue are empty directories here."""
+class DevFs(TmpFs):
+    """What is mounted on /dev: a tmpfs with the nodes in it, as devtmpfs is. The mount points pts,
+    shm and mqueue are empty directories here."""
 
     type_name = b"devtmpfs"
 
     TTY_GID = 5
 
     def __init__(self, kernel: Kernel) -> None:
-        super().__init__(kernel, TMPFS_MAGIC)
-        root = PseudoDirectory(self, 0o755)
-        self.root = root
+        super().__init__(kernel, mode=0o755)
+        root = self.root
         for name, rdev in (
             (b"null", NULL), (b"zero", ZERO), (b"full", FULL), (b"random", RANDOM),
             (b"urandom", URANDOM), (b"ptmx", PTMX),
         ):  # fmt: skip
-            root.add(name, DeviceInode(self, rdev))
-        root.add(b"tty", DeviceInode(self, TTY, gid=self.TTY_GID))
-        root.add(b"console", DeviceInode(self, CONSOLE, 0o600))
-        root.add_symlink(b"fd", b"/proc/self/fd")
-        root.add_symlink(b"stdin", b"/proc/self/fd/0")
-        root.add_symlink(b"stdout", b"/proc/self/fd/1")
-        root.add_symlink(b"stderr", b"/proc/self/fd/2")
-        root.add_directory(b"pts", 0o755)
-        root.add_directory(b"shm", 0o1777)
-        root.add_directory(b"mqueue", 0o1777)
+            root.add(name, TmpSpecial(self, S_IFCHR | 0o666, 0, 0, rdev))
+        root.add(b"tty", TmpSpecial(self, S_IFCHR | 0o666, 0, self.TTY_GID, TTY))
+        root.add(b"console", TmpSpecial(self, S_IFCHR | 0o600, 0, 0, CONSOLE))
+        for name, target in (
+            (b"fd", b"/proc/self/fd"), (b"stdin", b"/proc/self/fd/0"),
+            (b"stdout", b"/proc/self/fd/1"), (b"stderr", b"/proc/self/fd/2"),
+        ):  # fmt: skip
+            root.add(name, TmpSymlink(self, target, 0, 0))
+        for name, mode in ((b"pts", 0o755), (b"shm", 0o1777), (b"mqueue", 0o1777)):
+            root.add(name, self.new_directory(S_IFDIR | mode, 0, 0))
 
     def options(self) -> bytes:
         return b"mode=755"

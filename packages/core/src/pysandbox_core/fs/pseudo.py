@@ -1,8 +1,8 @@
 """Files that are made up on reading: what proc, sys and dev are built of.
 
 Interface:
-- A `PseudoFs` numbers its inodes; `PseudoDirectory`, `TextInode` and `PseudoSymlink` are its files. A
-  file system with directories that come and go by themselves derives from `PseudoDirectory`.
+- A `PseudoFs` numbers its inodes; `PseudoDirectory`, `TextInode` and `PseudoSymlink` are its files.
+  A file system with directories that come and go by themselves derives from `PseudoDirectory`.
 - The text of a `TextInode` is made when it is read at offset 0, and that same text serves the reads
   that follow, as a seq_file does; so a reader with a small buffer sees one moment.
 - What `store` is given is at most a page, copied from the program.
@@ -81,7 +81,8 @@ class PseudoInode(Inode):
 
 
 class PseudoDirectory(PseudoInode):
-    """A directory whose `children` stay; a subclass with others overrides `lookup` and `entries`."""
+    """A directory whose `children` stay; a subclass with others overrides `lookup` and
+    `entries`."""
 
     nlink = 2
 
@@ -148,7 +149,7 @@ class PseudoDirectoryFile(FileDescription):
         return dots + self.inode.entries(task)
 
     def seek(self, task: Task, offset: int, whence: int) -> int:
-        return _seek(self, offset, whence)
+        return seek_without_size(self, offset, whence)
 
     @property
     def seekable(self) -> bool:
@@ -229,14 +230,14 @@ class TextFile(FileDescription):
         return len(data)
 
     def seek(self, task: Task, offset: int, whence: int) -> int:
-        return _seek(self, offset, whence)
+        return seek_without_size(self, offset, whence)
 
     @property
     def seekable(self) -> bool:
         return True
 
 
-def _seek(file: FileDescription, offset: int, whence: int) -> int:
+def seek_without_size(file: FileDescription, offset: int, whence: int) -> int:
     """lseek(2) for files without a size: from the start or the position. seq_lseek()"""
     if whence == SEEK_CUR:
         offset += file.offset

@@ -1,0 +1,98 @@
+"""/proc/PID/{mounts,mountinfo,mountstats}: what is mounted, below the process's root.
+
+Linux: fs/proc_namespace.c.
+"""
+
+from __future__ import annotations
+
+from os import major, minor
+from typing import TYPE_CHECKING
+
+from pysandbox_core.fs.dentry import Path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pysandbox_core.fs.mount import Mount
+    from pysandbox_core.task import Task
+
+
+def escape(text: bytes) -> bytes:
+    """As mangle(): characters that would end a field are written in octal."""
+    for character in b"\\ \t\n#":
+        text = text.replace(b"%c" % character, b"\\%03o" % character)
+    return text
+
+
+def visible(target: Task) -> Iterator[tuple[Mount, bytes]]:
+    """Every mount that is below the root of `target`, and where it is from there."""
+    if target.exited:
+        return
+    root = target.fs.root
+    for mount in target.kernel.mounts.all():
+        if mount.parent is None:
+            point = Path(mount, mount.root)
+        else:
+            point = Path(mount.parent, mount.mountpoint)
+        if mount is root.mount:
+            yield mount, b"/"
+            continue
+        text, reached = point.text(root)
+        if reached:
+            yield mount, text
+
+
+def _options(mount: Mount, names: bytes) -> bytes:
+    extra = mount.fs.options()
+    return names + b"," + extra if extra else names
+
+
+def mounts(reader: Task, target: Task, whole: bool) -> bytes:
+    """/proc/PID/mounts, as fstab(5) has it."""
+    return b"".join(
+        b"%s %s %s %s 0 0\n"
+        % (
+            escape(mount.source or b"none"), escape(where), mount.fs.type_name,
+            _options(mount, mount.option_names()),
+        )
+        for mount, where in visible(target)
+    )  # fmt: skip
+
+
+def mountinfo(reader: Task, target: Task, whole: bool) -> bytes:
+    """/proc/PID/mountinfo. proc_pid_mountinfo(5)"""
+    lines = []
+    for mount, where in visible(target):
+        dev = mount.fs.dev
+        parent = 1 if mount.parent is None else mount.parent.id
+        inside = _root_inside(mount)
+        writable = b"ro" if mount.read_only else b"rw"
+        lines.append(
+            b"%d %d %d:%d %s %s %s - %s %s %s\n"
+            % (
+                mount.id, parent, major(dev), minor(dev), escape(inside), escape(where),
+                mount.option_names(), mount.fs.type_name, escape(mount.source or b"none"),
+                _options(mount, writable),
+            )
+        )  # fmt: skip
+    return b"".join(lines)
+
+
+def _root_inside(mount: Mount) -> bytes:
+    """The path inside the file system that is seen at the mount's top."""
+    names = []
+    dentry = mount.root
+    while dentry.parent is not dentry:
+        names.append(dentry.name)
+        dentry = dentry.parent
+    names.reverse()
+    return b"/" + b"/".join(names)
+
+
+def mountstats(reader: Task, target: Task, whole: bool) -> bytes:
+    """/proc/PID/mountstats"""
+    return b"".join(
+        b"device %s mounted on %s with fstype %s\n"
+        % (escape(mount.source or b"none"), escape(where), mount.fs.type_name)
+        for mount, where in visible(target)
+    )
