@@ -59,6 +59,8 @@ class ThreadGroup:
         """Threads that have not exited, oldest first."""
         self.pid = 0
         self.parent = parent
+        self.parent_task: Task | None = None
+        """The thread of `parent` that made it, while that lives: __WNOTHREAD, PR_SET_PDEATHSIG."""
         self.children: dict[int, ThreadGroup] = {}
         """Child processes by pid, zombies included, oldest first."""
         self.exit_signal = 0
@@ -76,18 +78,32 @@ class ThreadGroup:
         self.exit_queue = WaitQueue()
         """Woken when this process has ended: pidfd."""
         self.stop_signal = 0
-        """The signal that stopped it; 0 while it is not stopped."""
+        """The signal that stops it (job control); 0 while it is to run."""
+        self.stop_pending = 0
+        """Threads that have yet to stop; the process has stopped when none is left."""
         self.stop_reported = True
         self.continue_reported = True
         self.is_child_subreaper = False
+        self.personality = 0
         self.has_execed = False
         self.start_time_ns = 0
         """CLOCK_MONOTONIC when it was made, nanoseconds."""
         self.exe_path = b"/"
         """As /proc/PID/exe shows it."""
         self.cpu_time_ns = 0
-        """Of threads that are gone; see task_time."""
-        self.children_cpu_ns = (0, 0)
+        """Of threads that are gone; see accounting."""
+        self.children_cpu_ns = 0
+        """Of children that have been waited for, theirs included."""
+        self.max_rss = 0
+        """Bytes; of address spaces it has let go."""
+        self.children_max_rss = 0
+        """Bytes; the largest of any child that has been waited for."""
+        self.oom_score_adj = 0
+        """/proc/PID/oom_score_adj; a child inherits it, and the minimum."""
+        self.oom_score_adj_min = 0
+        """How low it may be set without CAP_SYS_RESOURCE."""
+        self.exit_callbacks: list[Callable[[ThreadGroup], None]] = []
+        """Called once when its last thread exits: timers to disarm, sem_undo."""
         self.on_exit: Callable[[int], None] | None = None
         """Kernel-side observer: called with the status word when the process has ended."""
 
@@ -126,6 +142,12 @@ class Task:
         self.pending: PendingSignals
         """Signals sent to this thread."""
         self.altstack: SigaltStack
+        self.stopped = False
+        """Parked by job control."""
+        self.trap_number = 0
+        """Of the last fault, what a sigcontext shows as trapno, err and cr2."""
+        self.trap_error = 0
+        self.trap_addr = 0
         self.restart_errno = 0
         """The ERESTART number that ended the system call, with WORK_RESTART."""
         self.restart_block: Callable[[Task], int | None] | None = None

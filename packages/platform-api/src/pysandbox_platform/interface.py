@@ -132,6 +132,12 @@ class Context(ABC):
         ValueError and leaves the state as it was.
         """
 
+    def cpu_time_ns(self) -> int:
+        """Processor time, in nanoseconds, that the program has used on this context since it was
+        made, running or not; what the platform spends on its behalf may be part of it. 0 where the
+        platform can't say: the program then sees clocks of processor time that stand still."""
+        return 0
+
     @abstractmethod
     def release(self) -> None:
         """Give the context back. It must not be running. Idempotent."""

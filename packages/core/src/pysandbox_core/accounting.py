@@ -1,0 +1,73 @@
+"""What tasks have used: CPU time and memory. getrusage(2), times(2), time(7)
+
+The CPU time of a task is what its context has used on the host, which the platform reads when it is
+asked (`Context.cpu_time_ns`), so that running costs nothing. It is all counted as user time: the
+kernel's own thread works for every task at once, and dividing its time would take two clock reads
+on each system call. Where a platform can't say, it is 0.
+
+Interface: times in nanoseconds. A thread's time moves to its group when it exits, a process's to
+its parent when that waits for it.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pysandbox_core.task import Task, ThreadGroup
+
+TICKS_PER_SECOND = 100
+"""USER_HZ: what times(2) and si_utime count in, sysconf(_SC_CLK_TCK)."""
+_NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
+
+RUSAGE = Struct("<16q")
+"""struct rusage: ru_utime, ru_stime, ru_maxrss (KiB), ru_ixrss, ru_idrss, ru_isrss, ru_minflt,
+ru_majflt, ru_nswap, ru_inblock, ru_oublock, ru_msgsnd, ru_msgrcv, ru_nsignals, ru_nvcsw,
+ru_nivcsw."""
+
+
+def task_cpu_time_ns(task: Task) -> int:
+    """CLOCK_THREAD_CPUTIME_ID"""
+    return 0 if task.exited else task.context.cpu_time_ns()
+
+
+def group_cpu_time_ns(group: ThreadGroup) -> int:
+    """CLOCK_PROCESS_CPUTIME_ID: all threads, those that are gone included."""
+    return group.cpu_time_ns + sum(task_cpu_time_ns(task) for task in group.tasks)
+
+
+def ticks(time_ns: int) -> int:
+    """In units of TICKS_PER_SECOND."""
+    return time_ns // _NS_PER_TICK
+
+
+def group_max_rss(group: ThreadGroup) -> int:
+    """The most memory, in bytes, that the process has had resident."""
+    if not group.tasks:
+        return group.max_rss
+    return max(group.max_rss, peak_rss(group.tasks[0]))
+
+
+def peak_rss(task: Task) -> int:
+    """Of the task's address space."""
+    return task.mm.peak_rss()
+
+
+def task_exited(task: Task) -> None:
+    """Move the thread's share to its group; its context is still there."""
+    group = task.group
+    group.cpu_time_ns += task_cpu_time_ns(task)
+    group.max_rss = max(group.max_rss, peak_rss(task))
+
+
+def child_reaped(parent: ThreadGroup, child: ThreadGroup) -> None:
+    """`child` has been waited for: its use counts as that of a child of `parent`."""
+    parent.children_cpu_ns += child.cpu_time_ns + child.children_cpu_ns
+    parent.children_max_rss = max(parent.children_max_rss, child.max_rss, child.children_max_rss)
+
+
+def pack_rusage(cpu_time_ns: int, max_rss: int) -> bytes:
+    """struct rusage; what is not counted is 0."""
+    seconds, rest_ns = divmod(cpu_time_ns, 1_000_000_000)
+    return RUSAGE.pack(seconds, rest_ns // 1000, 0, 0, max_rss >> 10, *(0,) * 11)
