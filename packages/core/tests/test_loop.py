@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from fake_platform import FakePlatform, Program
 from pysandbox_core import declare
+from pysandbox_core.config import SandboxConfig
 from pysandbox_core.errors import ERESTARTSYS, Interrupted, LinuxError
 from pysandbox_core.kernel import Kernel
 from pysandbox_core.task import WORK_SIGNAL, Task
@@ -32,7 +33,7 @@ def fake_group() -> SimpleNamespace:
 
 @pytest.fixture
 def kernel() -> Kernel:
-    kernel = Kernel(SimpleNamespace(), FakePlatform())
+    kernel = Kernel(SandboxConfig(), FakePlatform())
 
     def unknown(task: Task, regs: memoryview) -> int:
         raise LinuxError(ENOSYS)

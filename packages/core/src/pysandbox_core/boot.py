@@ -43,7 +43,7 @@ def _on_first_call(table: list[Entry], declaration: Declaration) -> Entry:
         if table[declaration.number] is resolve:
             table[declaration.number] = entry
         if declaration.handler is None:
-            task.kernel.log(f"{declaration.name}: not implemented, {declaration.note}")
+            task.kernel.log(f"{declaration.name}: not implemented, {declaration.note}", "info")
         return entry(task, regs)
 
     return resolve

@@ -12,7 +12,9 @@ whichever loop runs then becomes spare and switches back.
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from contextlib import suppress
 from os import makedev
 from time import monotonic_ns
 from typing import TYPE_CHECKING
@@ -95,6 +97,13 @@ class Kernel:
     def stop(self) -> None:
         """Make `run` return before the next stop is served."""
         self.stopping = True
+
+    def log(self, text: str, level: str = "warning") -> None:
+        """Tell whoever runs the sandbox, on its standard error; `level` is one of
+        config.LOG_LEVELS."""
+        if self.config.logs(level):
+            with suppress(OSError):  # nobody reads it
+                os.write(2, f"pysandbox: {text}\n".encode("utf-8", "backslashreplace"))
 
     def new_device(self) -> int:
         """The st_dev of another file system; its major number is 0, as where no disk is behind it."""
