@@ -1,8 +1,8 @@
 """Builds `pysandbox_ptrace._native`, the C part, with cffi in API mode.
 
-Interface: the declarations are `csrc/pt_api.h` itself, without its preprocessor lines. The environment
-variable PYSANDBOX_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer; such a
-module needs libasan preloaded into Python (see the README).
+Interface: the declarations are `csrc/pt_api.h` itself, without its preprocessor lines. The
+environment variable PYSANDBOX_SANITIZE=1 builds with AddressSanitizer and
+UndefinedBehaviorSanitizer; such a module needs libasan preloaded into Python (see the README).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The interface between a sandbox kernel and what runs and traps programs for it.
 
 A platform is a class that derives from `Platform` and is published under the entry-point group
-`pysandbox.platforms`. See `interface` for the specification and `conformance` for the test suite that
-every platform passes.
+`pysandbox.platforms`. See `interface` for the specification and `conformance` for the test suite
+that every platform passes.
 """
 
 from pysandbox_platform.interface import AddressSpace, Context, Platform

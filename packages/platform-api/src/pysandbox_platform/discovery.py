@@ -149,7 +149,8 @@ def require(name: str) -> type[Platform]:
 
 
 def best() -> type[Platform]:
-    """The usable platform with the highest rank; PlatformUnavailableError says why there is none."""
+    """The usable platform with the highest rank; PlatformUnavailableError says why there is
+    none."""
     found = platforms()
     for item in found:
         if item.probe.usable and item.platform is not None:

@@ -2,8 +2,8 @@
 
 Interface, the rules for both sides:
 
-- One `Platform` object serves one sandbox and belongs to the thread that made it, the kernel thread.
-  Every method of every object here is called on that thread, `Platform.kick` excepted.
+- One `Platform` object serves one sandbox and belongs to the thread that made it, the kernel's:
+  every method of every object here is called on that thread, `Platform.kick` excepted.
 - A platform knows nothing of Linux system calls, tasks or files; a kernel knows nothing of how a
   platform traps.
 - Addresses and lengths are in bytes, multiples of PAGE_SIZE where a mapping is meant, and inside
@@ -14,8 +14,8 @@ Interface, the rules for both sides:
   does comes back as a stop.
 - A method that fails raises PlatformError, and the sandbox ends.
 
-Contexts run truly in parallel; the kernel is told of one at a time, by `Platform.wait`. The cycle of
-a context is: `resume` -> (running) -> `wait` returns it -> read `stop`, read and write `regs` ->
+Contexts run truly in parallel; the kernel is told of one at a time, by `Platform.wait`. The cycle
+of a context is: `resume` -> (running) -> `wait` returns it -> read `stop`, read and write `regs` ->
 `resume` again.
 """
 
@@ -33,8 +33,8 @@ class AddressSpace(ABC):
     Made empty by `Platform.new_address_space`, owned by the caller until `release`.
 
     Changes are queued in order and may be carried out late, but always before a context that
-    `resume` starts in this space runs its next instruction. Contexts that are running in it meanwhile
-    may go on seeing what was there until `sync` returns.
+    `resume` starts in this space runs its next instruction. Contexts that are running in it
+    meanwhile may go on seeing what was there until `sync` returns.
     """
 
     __slots__ = ()
@@ -44,13 +44,13 @@ class AddressSpace(ABC):
         """Map `length` bytes of host file `fd` from byte `offset`, shared, at `addr`.
 
         Replaces whatever was mapped there. `prot` is any combination of PROT_READ, PROT_WRITE and
-        PROT_EXEC. The caller keeps `fd` open until `sync` has returned or a context
-        resumed in this space after the call has stopped again. Pages of the file beyond its end fault.
+        PROT_EXEC. The caller keeps `fd` open until `sync` has returned or a context resumed in this
+        space after the call has stopped again. Pages of the file beyond its end fault.
         """
 
     @abstractmethod
     def protect(self, addr: int, length: int, prot: int) -> None:
-        """Change the protection of the pages of the range that are mapped; the others stay unmapped."""
+        """Change the protection of the mapped pages of the range; the others stay unmapped."""
 
     @abstractmethod
     def unmap(self, addr: int, length: int) -> None:
@@ -58,8 +58,9 @@ class AddressSpace(ABC):
 
     @abstractmethod
     def sync(self) -> None:
-        """Carry out what is queued, now: when it returns, no context, running or not, can reach what
-        was unmapped or write what was made read-only, and every `fd` passed to `map` may be closed."""
+        """Carry out what is queued, now: when it returns, no context, running or not, can reach
+        what was unmapped or write what was made read-only, and every `fd` passed to `map` may be
+        closed."""
 
     @abstractmethod
     def release(self) -> None:
@@ -71,28 +72,29 @@ class Context(ABC):
     """One thread of execution: a register file, an extended state, and a reason for the last stop.
 
     Made by `Platform.new_context` with every register zero but the selectors and EFLAGS, and the
-    extended state initial (Intel SDM volume 1, 13.6: XSAVE's init state, MXCSR 0x1f80). Owned by the
-    caller until `release`.
+    extended state initial (Intel SDM volume 1, 13.6: XSAVE's init state, MXCSR 0x1f80). Owned by
+    the caller until `release`.
 
-    The attributes are plain ones, set before `wait` returns the context, and may only be touched while
-    it is not running.
+    The attributes are plain ones, set before `wait` returns the context, and may only be touched
+    while it is not running.
     """
 
     __slots__ = ()
 
     regs: memoryview
-    """27 words, see `registers_amd64`. FS_BASE and GS_BASE are in it; both are kept across stops."""
+    """27 words, see `registers_amd64`. FS_BASE and GS_BASE are in it; both are kept across
+    stops."""
     stop: int
     """One of STOP_*."""
     fault_addr: int
     """STOP_FAULT: the address that could not be reached. STOP_EXCEPTION: si_addr."""
     fault_access: int
     """STOP_FAULT: one of ACCESS_*. Where `Platform.precise_access` is false, ACCESS_READ may also
-    stand for a write to a page that is not mapped at all; once the page is mapped readable, the same
-    write is reported as ACCESS_WRITE."""
+    stand for a write to a page that is not mapped at all; once the page is mapped readable, the
+    same write is reported as ACCESS_WRITE."""
     signo: int
-    """STOP_EXCEPTION: SIGFPE, SIGILL, SIGTRAP, SIGSEGV or SIGBUS. STOP_FAULT: SIGSEGV, or SIGBUS for
-    a page beyond the end of its file."""
+    """STOP_EXCEPTION: SIGFPE, SIGILL, SIGTRAP, SIGSEGV or SIGBUS. STOP_FAULT: SIGSEGV, or SIGBUS
+    for a page beyond the end of its file."""
     code: int
     """STOP_EXCEPTION and STOP_FAULT: si_code as Linux has it (SEGV_MAPERR, FPE_INTDIV, TRAP_BRKPT,
     SI_KERNEL, ...)."""
@@ -105,16 +107,17 @@ class Context(ABC):
     def resume(self, address_space: AddressSpace) -> None:
         """Let the context run in `address_space`, from the registers as they are now. Never blocks.
 
-        The context may start at once or when `wait` is next called; `stop` is STOP_NONE until `wait`
-        returns it.
+        The context may start at once or when `wait` is next called; `stop` is STOP_NONE until
+        `wait` returns it.
         """
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Make a running context stop soon, as STOP_INTERRUPTED unless something else stops it first.
+        """Make a running context stop soon, as STOP_INTERRUPTED or for a reason of its own.
 
         It is still `wait` that returns it. A context that is not running is not affected; one whose
-        stop `wait` has not returned yet may, or may not, be stopped once more after its next resume.
+        stop `wait` has not returned yet may, or may not, be stopped once more after its next
+        resume.
         """
 
     @abstractmethod
@@ -155,8 +158,8 @@ class Platform(ABC):
     precise_access: ClassVar[bool] = False
     """Faults on pages that are not mapped tell reads from writes."""
     address_range: tuple[int, int]
-    """Lowest address and end of what the program may have mapped, page aligned; what lies outside is
-    the platform's own."""
+    """Lowest address and end of what the program may have mapped, page aligned; what lies outside
+    is the platform's own."""
     xstate_size: int
     """Bytes of a context's extended state."""
     xstate_features: int
@@ -180,19 +183,20 @@ class Platform(ABC):
     def wait(self, timeout_ns: int | None = None) -> Context | None:
         """Block until a running context gives control back, and return it.
 
-        None after `kick`, after `timeout_ns` nanoseconds (0 polls, None waits for ever), and now and
-        then for no reason at all. Without a running context it still waits for the kick or the time.
-        The GIL is released while it blocks.
+        None after `kick`, after `timeout_ns` nanoseconds (0 polls, None waits for ever), and now
+        and then for no reason at all. Without a running context it still waits for the kick or the
+        time. The GIL is released while it blocks.
         """
 
     @abstractmethod
     def kick(self) -> None:
-        """From any thread: the `wait` in progress, or else the next one, returns. Never lost; several
-        kicks may count as one."""
+        """From any thread: the `wait` in progress, or else the next one, returns. Never lost;
+        several kicks may count as one."""
 
     @abstractmethod
     def read_tsc(self) -> int:
-        """What RDTSC would give a context now; 0 where contexts have no usable time-stamp counter."""
+        """What RDTSC would give a context now; 0 where contexts have no usable time-stamp
+        counter."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """What the compiled module offers: cffi's `ffi`, and the functions of `csrc/pt_api.h`."""
 
-from collections.abc import Buffer, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 class CData:

@@ -3,9 +3,9 @@
 A stub process stands for each address space, its threads run contexts; see `csrc/pt_internal.h` for
 how, and `pysandbox_platform.interface` for what the methods promise.
 
-Interface: the objects of a platform belong to the thread that made it. C holds the state; what is here
-converts errors to PlatformError and stops to attributes. `resume` and `wait` are the hot path and do
-nothing that could be done elsewhere.
+Interface: the objects of a platform belong to the thread that made it. C holds the state; what is
+here converts errors to PlatformError and stops to attributes. `resume` and `wait` are the hot path
+and do nothing that could be done elsewhere.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pysandbox_platform.types import (
     PlatformUnavailableError,
     Probe,
 )
+
 from pysandbox_ptrace._native import ffi, lib
 
 _wait = lib.pt_wait

@@ -9,6 +9,7 @@ import os
 
 from pysandbox_platform.registers_amd64 import ORIG_RAX, RAX, RIP
 from pysandbox_platform.types import PAGE_SIZE, PROT_EXEC, PROT_READ, STOP_SYSCALL, PlatformError
+
 from pysandbox_ptrace.platform import PtracePlatform
 
 _SYSCALL = b"\x0f\x05"
