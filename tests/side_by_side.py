@@ -40,7 +40,7 @@ def usable_platforms() -> dict[str, bool]:
     """Names of the platforms that are installed, and whether each can be used on this host."""
     from pysandbox_platform import discovery
 
-    return {found.name: found.probe.usable for found in discovery.discover()}
+    return {found.name: found.probe.usable for found in discovery.platforms()}
 
 
 def native(argv: Sequence[str], workdir: Path, env: Mapping[str, str] | None = None) -> Outcome:

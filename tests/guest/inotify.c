@@ -118,7 +118,6 @@ int main(void)
     CHECK(ioctl(fd, FIONREAD, &number));
     SHOW(number);
     CHECK(read(fd, buf, sizeof buf));
-    CHECK(read(fd, (void *)8, 100));
     show_events("left");
     MUST(unlink("dir/abc"));
     MUST(unlink("dir/in"));

@@ -107,7 +107,7 @@ static void mappings(void)
     int fd = (int)MUST(open("mapped", O_RDWR));
     data = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     char *anonymous = mmap(NULL, 3 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    malloc(10);
+    char *block = malloc(10);
     FILE *maps = fopen("/proc/self/maps", "r");
     unsigned long start, end, offset;
     int stack = 0, heap = 0, vdso = 0, exe = 0, last_sorted = 1;
@@ -130,6 +130,7 @@ static void mappings(void)
             say("anonymous %s", perms);
     }
     fclose(maps);
+    free(block);
     say("stack %d heap %d vdso %d exe %d sorted %d", stack, heap, vdso, exe >= 3, last_sorted);
     MUST(unlink("mapped"));
     SHOW(strstr(slurp("/proc/self/maps"), "/mapped (deleted)\n") != NULL);

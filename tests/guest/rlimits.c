@@ -25,7 +25,7 @@ static void ordinary(void)
 
 int main(void)
 {
-    struct rlimit limit, lowered = {0, 0};
+    struct rlimit limit, lowered;
     SECTION("values");
     for (int resource = 0; resource < 16; resource++) {
         CHECK(getrlimit(resource, &limit));
@@ -37,20 +37,19 @@ int main(void)
     CHECK(syscall(SYS_setrlimit, RLIMIT_CORE, 8));
     SECTION("prlimit");
     CHECK(prlimit(0, RLIMIT_CORE, NULL, &limit));
+    lowered = (struct rlimit){0, limit.rlim_max};
     CHECK(prlimit(getpid(), RLIMIT_CORE, &lowered, &limit));
     CHECK(prlimit(0, RLIMIT_CORE, NULL, &limit));
-    say("%ld %ld", (long)limit.rlim_cur, (long)limit.rlim_max);
+    say("%ld", (long)limit.rlim_cur);
     CHECK(prlimit(1 << 29, RLIMIT_CORE, NULL, &limit));
     CHECK(prlimit(0, 99, NULL, &limit));
     CHECK(syscall(SYS_prlimit64, 0, RLIMIT_CORE, 8, NULL));
     CHECK(syscall(SYS_prlimit64, 0, RLIMIT_CORE, NULL, 8));
     SECTION("ordinary user");
-    lowered = (struct rlimit){RLIM_INFINITY, RLIM_INFINITY};
-    if (geteuid() == 0)
-        CHECK(setrlimit(RLIMIT_CORE, &lowered));
+    if (limit.rlim_max < 20)
+        skip("the hard limit on core files is lower than the values tried");
     else
-        skip("the hard limit was lowered");
-    in_child("ordinary", ordinary);
+        in_child("ordinary", ordinary);
     SECTION("priorities");
     CHECK(getpriority(PRIO_PROCESS, 0));
     CHECK(setpriority(PRIO_PROCESS, 0, 5));
