@@ -11,6 +11,7 @@ must change a word that others may be changing (`atomic`) stops them first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import EAGAIN, EINVAL, ETIMEDOUT
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,10 @@ class FutexWaiter(WaitQueue):
 
 _queues: dict[Key, dict[FutexWaiter, None]] = {}
 """The waiters of every futex, first come first served. Keys are unique across sandboxes."""
+
+
+pi_exit: Callable[[Task], None] | None = None
+"""What futex_pi has to do when a thread exits, once it has been loaded."""
 
 
 def futex_key(mm: MemoryManager, addr: int, private: bool) -> Key:
@@ -214,3 +219,13 @@ def requeue(source: Key, target: Key, wake_count: int, move_count: int) -> int:
     if not queue:
         _queues.pop(source, None)
     return woken + moved
+
+
+def exit_robust_list(task: Task) -> None:
+    """`task` lets go of its memory: the locks that it holds get to know."""
+    if task.robust_list:
+        from pysandbox_core import futex_robust
+
+        futex_robust.exit_robust_list(task)
+    if pi_exit is not None:
+        pi_exit(task)

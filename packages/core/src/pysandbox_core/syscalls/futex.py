@@ -1,11 +1,11 @@
-"""futex(2), futex_waitv(2), set_robust_list(2), get_robust_list(2).
+"""futex(2), futex_waitv(2).
 
 Linux: kernel/futex/syscalls.c.
 """
 
 from __future__ import annotations
 
-from errno import EAGAIN, EINVAL, ENOSYS, EPERM, ESRCH
+from errno import EAGAIN, EINVAL, ENOSYS
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -49,9 +49,7 @@ from pysandbox_core.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME, KTIME_MAX, 
 from pysandbox_core.declare import (
     ClockId,
     Int,
-    Pid,
     Result,
-    Size,
     TimespecPtr,
     UInt,
     UserAddr,
@@ -80,7 +78,6 @@ TIMED = (
 MAY_USE_REALTIME = (FUTEX_WAIT_BITSET, FUTEX_WAIT_REQUEUE_PI, FUTEX_LOCK_PI2)
 WAITV = Struct("<QQII")
 """struct futex_waitv: val, uaddr, flags, __reserved."""
-ROBUST_LIST_HEAD_SIZE = 24
 
 
 @syscall("futex")
@@ -272,28 +269,3 @@ def futex_waitv(
             raise LinuxError(EINVAL)
         entries.append((addr, value, bool(entry_flags & FUTEX2_PRIVATE)))
     return futexes.wait_any(task, entries, deadline_ns)
-
-
-@syscall("set_robust_list")
-def set_robust_list(task: Task, head: UserAddr, length: Size) -> Result:
-    """Where this thread's list of held robust futexes begins. set_robust_list(2)"""
-    if length != ROBUST_LIST_HEAD_SIZE:
-        raise LinuxError(EINVAL)
-    task.robust_list = head
-    return 0
-
-
-@syscall("get_robust_list")
-def get_robust_list(task: Task, pid: Pid, head_ptr: UserAddr, len_ptr: UserAddr) -> Result:
-    """The robust list of a thread, one's own for `pid` 0. get_robust_list(2)
-
-    Errors: ESRCH; EPERM somebody else's; EFAULT.
-    """
-    target = task if pid == 0 else task.kernel.tasks.get(pid)
-    if target is None:
-        raise LinuxError(ESRCH)
-    if task.creds.euid not in (target.creds.uid, 0):
-        raise LinuxError(EPERM)
-    task.mm.write_u64(len_ptr, ROBUST_LIST_HEAD_SIZE)
-    task.mm.write_u64(head_ptr, target.robust_list)
-    return 0
