@@ -53,6 +53,9 @@ class RangeMap(Generic[T]):
         index = bisect_right(self.starts, point) - 1
         return self.values[index] if index >= 0 and point < self.ends[index] else None
 
+    def __contains__(self, point: int) -> bool:
+        return self.find(point) >= 0
+
     def first_after(self, point: int) -> int:
         """Index of the first range that ends after `point`: the one that holds it, else the next;
         `len(self)` if there is none."""

@@ -13,15 +13,17 @@ Linux: struct address_space.
 
 from __future__ import annotations
 
+import mmap
 import os
 from typing import TYPE_CHECKING
 
-from pysandbox_platform import PAGE_SIZE
+from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ
 
 from pysandbox_core.errors import linux_errors
 from pysandbox_core.ranges import RangeMap
 
 if TYPE_CHECKING:
+    from pysandbox_core.kernel import Kernel
     from pysandbox_core.mm.memory_file import MemoryFile
     from pysandbox_core.mm.memory_manager import MemoryManager
 
@@ -55,6 +57,10 @@ class Mappable:
         """Length of the file in bytes, now. Pages wholly beyond it can't be reached: SIGBUS."""
         raise NotImplementedError
 
+    def can_map(self, executable: bool) -> bool:
+        """May its pages be mapped as they are? If not, private mappings copy them."""
+        return True
+
     def frames(self, offset: int, length: int, write: bool) -> list[Frames]:
         """Where the pages of [offset, offset+length), page multiples, are: from `offset` on, in
         order, without gaps, and possibly less than was asked for; nothing only where the file ends.
@@ -86,11 +92,29 @@ class Mappable:
         """The last reference is gone."""
 
 
+_device_prots: dict[int, int] = {}
+"""Device -> PROT_* bits with which the host maps files of it."""
+
+
+def _try_prots(host_fd: int, size: int) -> int:
+    """With what protections does the host map this file? Some file systems can't (FUSE with direct
+    input and output), some may not be executed from (mounted noexec)."""
+    allowed = 0
+    for prot in (PROT_READ, PROT_READ | PROT_EXEC):
+        try:
+            # Never touched, so that no truncation can harm this process.
+            mmap.mmap(host_fd, size, flags=mmap.MAP_SHARED, prot=prot).close()
+        except (OSError, ValueError):  # ValueError: it has shrunk meanwhile
+            break
+        allowed |= prot
+    return allowed
+
+
 class HostFileMappable(Mappable):
     """A file of the host, mapped from its own page cache. Owns `host_fd`, closed with the last
     reference; `can_write` says that it was opened for writing as well."""
 
-    __slots__ = ("_identity", "can_write", "host_fd")
+    __slots__ = ("_host_prots", "_identity", "can_write", "host_fd")
 
     in_memory_file = False
 
@@ -99,11 +123,25 @@ class HostFileMappable(Mappable):
         self.host_fd = host_fd
         self.can_write = can_write
         self._identity: int | None = None
+        self._host_prots: int | None = None
 
     @property
     def size(self) -> int:
         with linux_errors():
             return os.fstat(self.host_fd).st_size
+
+    def can_map(self, executable: bool) -> bool:
+        if self._host_prots is None:
+            with linux_errors():
+                status = os.fstat(self.host_fd)
+            if status.st_size == 0:
+                return True
+            prots = _device_prots.get(status.st_dev)
+            if prots is None:
+                size = min(status.st_size, PAGE_SIZE)
+                prots = _device_prots[status.st_dev] = _try_prots(self.host_fd, size)
+            self._host_prots = prots
+        return bool(self._host_prots & (PROT_EXEC if executable else PROT_READ))
 
     def frames(self, offset: int, length: int, write: bool) -> list[Frames]:
         length = min(length, page_up(self.size) - offset)
@@ -192,3 +230,8 @@ class MemoryMappable(Mappable):
 
     def release(self) -> None:
         self._drop(0, 1 << 63)
+
+
+def zero_mappable(kernel: Kernel) -> Mappable:
+    """Shared memory of the caller's own, zeros at first: what mmap(2) of /dev/zero gives."""
+    return MemoryMappable(kernel.memory_file, 1 << 62)

@@ -1,0 +1,318 @@
+"""Pages: making memory present, copy-on-write, and taking it away again.
+
+The rules:
+- What is in `pages` has been given to the platform with the rights that its VMA and its `cow` mark
+  allow; what is not in it is not mapped there.
+- Private anonymous memory is granted in large pieces: whole mappings up to EAGER_MAX, windows that
+  grow with their neighbours in larger ones. The host zero-fills on first touch.
+- Pages of host files are mapped as they are. A private one that is written is copied first, RUN bytes
+  at a time.
+- A frame that fork has made two address spaces share is copied by the first that writes; the last
+  owner takes it back as it is.
+
+Linux: mm/memory.c.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EFAULT, ENOMEM
+from signal import SIGBUS, SIGKILL, SIGSEGV
+from typing import TYPE_CHECKING
+
+from pysandbox_platform import ACCESS_EXEC, ACCESS_WRITE, PAGE_SIZE, PROT_EXEC, PROT_WRITE
+
+from pysandbox_core.abi.mman import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL
+from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.mm.memory_file import EXTENT_SHIFT, EXTENT_SIZE
+from pysandbox_core.mm.state import STACK_GUARD_GAP, MmState
+from pysandbox_core.mm.vma import HOST_PROT, VM_GROWSDOWN, VM_LOCKED, VM_SHARED, Piece, Vma
+
+if TYPE_CHECKING:
+    from pysandbox_core.mm.mappable import Mappable
+
+EAGER_MAX = 2 << 20
+"""Bytes of private anonymous memory that are granted at once, when mapped."""
+EAGER_COPY_MAX = 64 << 10
+"""Bytes of a private writable file mapping (a .data section) that are copied when mapped."""
+RUN = 32 << 10
+"""Bytes copied by one copy-on-write fault. Copying costs 2 us a page, a fault's round trip 15 us."""
+STACK_STEP = 128 << 10
+"""Bytes that a stack grows by at least, as far as its limit allows."""
+
+_PAGE_MASK = -PAGE_SIZE
+
+
+class MmPages(MmState):
+    """The pages of an address space."""
+
+    # Faults.
+
+    def handle_fault(self, addr: int, access: int, signo: int = SIGSEGV) -> tuple[int, int]:
+        """The program could not reach `addr`: make it reachable, (0, 0); or say what signal it gets.
+
+        `access` is one of ACCESS_*, `signo` what the platform reported: SIGBUS for a page that is
+        mapped but lies beyond the end of its file.
+        """
+        index = self.vmas.find(addr)
+        if index < 0:
+            if not self.grow_stack(addr):
+                return SIGSEGV, SEGV_MAPERR
+            index = self.vmas.find(addr)
+        vma = self.vmas.values[index]
+        write = access == ACCESS_WRITE
+        if access == ACCESS_EXEC:
+            allowed = vma.prot & PROT_EXEC
+        else:
+            allowed = vma.prot & PROT_WRITE if write else vma.prot
+        if not allowed:
+            return SIGSEGV, SEGV_ACCERR
+        try:
+            if signo == SIGBUS and addr in self.pages:
+                return SIGBUS, BUS_ADRERR
+            self.make_present(index, addr, write)
+        except LinuxError as error:
+            if error.errno == ENOMEM:
+                self.kernel.log(f"out of memory: limit of {self.memory_file.limit} bytes reached")
+                return SIGKILL, SI_KERNEL
+            return SIGBUS, BUS_ADRERR
+        return 0, 0
+
+    def make_present(self, index: int, addr: int, write: bool) -> None:
+        """Make the page at `addr`, in VMA number `index`, reachable as its VMA says, and ready to be
+        written if `write`. The caller has checked the VMA's rights. EFAULT beyond the end of the
+        file, ENOMEM at the limit."""
+        vma = self.vmas.values[index]
+        start, end = self.vmas.starts[index], self.vmas.ends[index]
+        at = self.pages.find(addr)
+        if at < 0:
+            start, end = self.pages.gap_around(addr, start, end)
+            self._fill(vma, start, end, addr & _PAGE_MASK, write)
+            return
+        piece = self.pages.values[at]
+        start, end = max(start, self.pages.starts[at]), min(end, self.pages.ends[at])
+        if write and piece.cow:
+            self._unshare(vma, piece, start, end, addr & _PAGE_MASK)
+        else:  # reached meanwhile by another context, or the platform lost it: tell it again
+            self._tell(vma, start, end, piece)
+
+    def grow_stack(self, addr: int) -> bool:
+        """Extend the stack above `addr` down to it, if there is one and its limits allow."""
+        index = self.vmas.first_after(addr)
+        if index == len(self.vmas) or not self.vmas.values[index].flags & VM_GROWSDOWN:
+            return False
+        vma, start, end = self.vmas.values[index], self.vmas.starts[index], self.vmas.ends[index]
+        limits = self.limits
+        room = self.task_size if limits is None else limits.stack
+        lowest = max(end - room, self.min_address)
+        if limits is not None and limits.as_ < 1 << 63:
+            lowest = max(lowest, start - (limits.as_ - self.total_bytes))
+        if index > 0:
+            below = self.vmas.values[index - 1]
+            gap = 0 if below.flags & VM_GROWSDOWN or not below.prot else STACK_GUARD_GAP
+            lowest = max(lowest, self.vmas.ends[index - 1] + gap)
+        lowest = (lowest + PAGE_SIZE - 1) & _PAGE_MASK
+        if addr < lowest:
+            return False
+        bottom = max(min(addr & _PAGE_MASK, start - STACK_STEP), lowest)
+        self.forget_ranges()
+        self.vmas.set(bottom, start, vma)
+        self.total_bytes += start - bottom
+        if vma.flags & VM_LOCKED:
+            self.locked_bytes += start - bottom
+        return True
+
+    # Making pages present.
+
+    def _fill(self, vma: Vma, start: int, end: int, addr: int, write: bool) -> None:
+        """Bring in the page at `addr`, and what of the gap [start, end) around it is worth it."""
+        self.forget_ranges()
+        backing = vma.backing
+        if backing is None:
+            start, end = self._window(start, end, addr)
+            self.grant(vma, start, end)
+        elif not vma.flags & VM_SHARED and write:
+            start, end = max(start, addr & -RUN), min(end, (addr & -RUN) + RUN)
+            self._copy_file(vma, backing.mappable, start, end, addr)
+        else:
+            self._map_file(vma, backing.mappable, start, end, addr, write)
+
+    def _window(self, start: int, end: int, addr: int) -> tuple[int, int]:
+        """How much of a gap in private anonymous memory to grant around `addr`."""
+        if self.memory_file.tight:
+            return addr, addr + PAGE_SIZE
+        if end - start <= EAGER_MAX:
+            return start, end
+        size = EAGER_MAX
+        at = self.pages.first_after(start - 1)
+        if at < len(self.pages) and self.pages.ends[at] == start and addr - start < EXTENT_SIZE:
+            # The piece below ends here: a program that walks upwards gets as much again.
+            size = max(size, min(self.pages.ends[at] - self.pages.starts[at], EXTENT_SIZE))
+        size = 1 << (size.bit_length() - 1)
+        return max(start, addr & -size), min(end, (addr & -size) + size)
+
+    def grant(self, vma: Vma, start: int, end: int) -> None:
+        """Give the gap [start, end) of a private VMA fresh zero pages."""
+        prot = HOST_PROT[vma.prot]
+        fd = self.memory_file.fd
+        for at, stop, offset in self.new_frames(start, end):
+            self.pages.set(at, stop, Piece(None, offset - at, False))
+            self.address_space.map(at, stop - at, prot, fd, offset)
+
+    def new_frames(self, start: int, end: int) -> list[tuple[int, int, int]]:
+        """Zeroed frames for [start, end), as (start, end, memory-file offset). ENOMEM"""
+        memory_file = self.memory_file
+        extents = self.extents
+        found: list[tuple[int, int, int]] = []
+        try:
+            while start < end:
+                number = start >> EXTENT_SHIFT
+                stop = min(end, (number + 1) << EXTENT_SHIFT)
+                extent = extents.get(number)
+                if extent is None:
+                    extent = extents[number] = memory_file.take_extent()
+                offset = extent + (start & (EXTENT_SIZE - 1))
+                if not memory_file.claim(offset, stop - start):
+                    # Others still have what was here before a fork: go on in a fresh extent.
+                    extents[number] = memory_file.take_extent()
+                    memory_file.release_extent(extent)
+                    continue
+                found.append((start, stop, offset))
+                start = stop
+        except LinuxError:
+            for at, stop, offset in found:
+                memory_file.decref(offset, stop - at)
+            raise
+        return found
+
+    def _map_file(
+        self, vma: Vma, mappable: Mappable, start: int, end: int, addr: int, write: bool
+    ) -> None:
+        """Map a file's own pages: all of the gap for a host file, a window of it otherwise."""
+        private = not vma.flags & VM_SHARED
+        if not mappable.can_map(bool(vma.prot & PROT_EXEC)):
+            start, end = max(start, addr & -RUN), min(end, (addr & -RUN) + RUN)
+            self._copy_file(vma, mappable, start, end, addr)
+            return
+        if mappable.in_memory_file:
+            start, end = max(start, addr & -EAGER_MAX), min(end, (addr & -EAGER_MAX) + EAGER_MAX)
+        delta = vma.delta
+        found = mappable.frames(start + delta, end - start, write)
+        if sum(frame[2] for frame in found) <= addr - start:
+            start = addr  # the file ends before, or what it gave did not reach the page
+            found = mappable.frames(start + delta, end - start, write)
+            if not found:
+                raise LinuxError(EFAULT)
+        prot = HOST_PROT[vma.prot + 8 * private]
+        for fd, offset, length, in_memory_file in found:
+            if in_memory_file:
+                self.memory_file.incref(offset, length)
+            self.pages.set(start, start + length, Piece(mappable, offset - start, private))
+            self.address_space.map(start, length, prot, fd, offset)
+            start += length
+
+    def _copy_file(self, vma: Vma, mappable: Mappable, start: int, end: int, addr: int) -> None:
+        """Give the gap [start, end) of a private file mapping copies of the file's pages. EFAULT if
+        the file ends before `addr`."""
+        delta = vma.delta
+        size = (mappable.size + PAGE_SIZE - 1) & _PAGE_MASK
+        end = min(end, size - delta)
+        if addr >= end:
+            raise LinuxError(EFAULT)
+        fd = self.memory_file.fd
+        prot = HOST_PROT[vma.prot]
+        for at, stop, offset in self.new_frames(start, end):
+            position, target = at + delta, offset
+            for host_fd, host_offset, length, _ in mappable.frames(position, stop - at, False):
+                with linux_errors():
+                    os.pwrite(fd, os.pread(host_fd, length, host_offset), target)
+                target += length
+            self.pages.set(at, stop, Piece(None, offset - at, False))
+            self.address_space.map(at, stop - at, prot, fd, offset)
+
+    # Copy-on-write.
+
+    def _unshare(self, vma: Vma, piece: Piece, start: int, end: int, addr: int) -> None:
+        """Make the page at `addr` of `piece`, which is mapped read-only in [start, end), writable."""
+        self.forget_ranges()
+        source = piece.source
+        run_start, run_end = max(start, addr & -RUN), min(end, (addr & -RUN) + RUN)
+        if source is not None and not source.in_memory_file:
+            self._copy_file(vma, source, run_start, run_end, addr)
+            self.settle()
+            return
+        memory_file = self.memory_file
+        count, same = memory_file.owners(addr + piece.delta, end - addr)
+        if count == 1:  # the others are gone
+            end = addr + same
+            self.pages.set(addr, end, Piece(None, piece.delta, False))
+            self.address_space.protect(addr, end - addr, HOST_PROT[vma.prot])
+            return
+        run_end = min(run_end, addr + same)
+        if memory_file.owners(run_start + piece.delta, addr - run_start)[1] < addr - run_start:
+            run_start = addr
+        prot = HOST_PROT[vma.prot]
+        for at, stop, offset in self.new_frames(run_start, run_end):
+            memory_file.copy(at + piece.delta, offset, stop - at)
+            self.pages.set(at, stop, Piece(None, offset - at, False))
+            self.address_space.map(at, stop - at, prot, memory_file.fd, offset)
+        self.settle()  # other threads see the copy before it changes
+        memory_file.decref(run_start + piece.delta, run_end - run_start)
+
+    # Telling the platform.
+
+    def _tell(self, vma: Vma, start: int, end: int, piece: Piece) -> None:
+        """Give the platform, again, what is present in [start, end)."""
+        source = piece.source
+        fd = self.memory_file.fd
+        if source is not None and not source.in_memory_file:
+            fd = source.host_fd
+        prot = HOST_PROT[vma.prot + 8 * piece.cow]
+        self.address_space.map(start, end - start, prot, fd, start + piece.delta)
+
+    def protect_pages(self, start: int, end: int, prot: int) -> None:
+        """The VMA of [start, end) now has `prot`: tell the platform, in as few calls as may be."""
+        pending_start = pending_end = pending_prot = -1
+        for at, stop, piece in self.pages.within(start, end):
+            host_prot = HOST_PROT[prot + 8 * piece.cow]
+            if host_prot != pending_prot:
+                if pending_prot >= 0:
+                    self.address_space.protect(
+                        pending_start, pending_end - pending_start, pending_prot
+                    )
+                pending_start, pending_prot = at, host_prot
+            pending_end = stop
+        if pending_prot >= 0:
+            self.address_space.protect(pending_start, pending_end - pending_start, pending_prot)
+
+    # Taking pages away.
+
+    def zap(self, start: int, end: int) -> None:
+        """Take every page of [start, end) away; the VMAs stay as they are."""
+        dropped = self.pages.take(start, end)
+        if dropped:
+            self.forget_ranges()
+            first, last = dropped[0][0], dropped[-1][1]
+            self.address_space.unmap(first, last - first)
+            self.settle()
+            self.drop_pieces(dropped)
+
+    def drop_pieces(self, dropped: list[tuple[int, int, Piece]]) -> None:
+        """Give back the frames of pieces that no program can reach any more."""
+        decref = self.memory_file.decref
+        for start, end, (source, delta, _) in dropped:
+            if source is None or source.in_memory_file:
+                decref(start + delta, end - start)
+
+    def zap_file(self, mappable: Mappable, start: int, end: int, copies: bool) -> None:
+        """The file's pages [start, end) go away, see Mappable.invalidate."""
+        for vma_start, vma_end, vma in self.vmas:
+            if vma.backing is None or vma.backing.mappable is not mappable:
+                continue
+            first = max(vma_start, start - vma.delta)
+            last = min(vma_end, end - vma.delta)
+            if first >= last:
+                continue
+            for at, stop, piece in self.pages.within(first, last):
+                if copies or piece.source is not None:
+                    self.zap(at, stop)

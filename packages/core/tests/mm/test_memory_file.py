@@ -1,0 +1,109 @@
+"""Frames: counts, limits, and what goes back to the host."""
+
+from __future__ import annotations
+
+from errno import ENOMEM
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pysandbox_core.errors import LinuxError
+from pysandbox_core.mm.memory_file import EXTENT_SIZE, MemoryFile
+from pysandbox_platform import PAGE_SIZE
+
+
+@pytest.fixture
+def memory_file():
+    made = MemoryFile()
+    yield made
+    made.close()
+
+
+def test_fresh_frames_are_zero_also_when_used_before(memory_file):
+    offset = memory_file.allocate(4)
+    memory_file.view[offset : offset + 5] = b"dirty"
+    memory_file.decref(offset, 4 * PAGE_SIZE)
+    for _ in range(3):
+        again = memory_file.allocate(4)
+        assert memory_file.mapping[again : again + 5] == bytes(5)
+
+
+def test_frames_with_two_owners_stay_until_both_let_go(memory_file):
+    offset = memory_file.allocate(3)
+    memory_file.view[offset] = 7
+    memory_file.incref(offset, 2 * PAGE_SIZE)
+    assert memory_file.is_shared(offset)
+    assert not memory_file.is_shared(offset + 2 * PAGE_SIZE)
+    assert memory_file.owners(offset, 3 * PAGE_SIZE) == (2, 2 * PAGE_SIZE)
+    memory_file.decref(offset, 3 * PAGE_SIZE)
+    memory_file.flush()
+    assert memory_file.view[offset] == 7
+    assert memory_file.granted == 2 * PAGE_SIZE
+    memory_file.decref(offset, 2 * PAGE_SIZE)
+    assert memory_file.granted == 0
+
+
+def test_freed_memory_goes_back_to_the_host(memory_file):
+    offset = memory_file.allocate(256)
+    memory_file.view[offset : offset + 256 * PAGE_SIZE] = b"x" * (256 * PAGE_SIZE)
+    assert memory_file.usage() >= 256 * PAGE_SIZE
+    memory_file.decref(offset, 256 * PAGE_SIZE)
+    assert memory_file.usage() < 64 * PAGE_SIZE
+
+
+def test_an_extent_is_used_again_once_empty(memory_file):
+    extent = memory_file.take_extent()
+    assert memory_file.claim(extent + PAGE_SIZE, PAGE_SIZE)
+    assert not memory_file.claim(extent, 2 * PAGE_SIZE)
+    memory_file.release_extent(extent)
+    assert memory_file.take_extent() != extent
+    memory_file.decref(extent + PAGE_SIZE, PAGE_SIZE)
+    assert memory_file.take_extent() == extent
+
+
+def test_more_than_an_extent_is_contiguous(memory_file):
+    offset = memory_file.allocate(EXTENT_SIZE // PAGE_SIZE + 1)
+    assert memory_file.owners(offset, 2 * EXTENT_SIZE) == (1, EXTENT_SIZE + PAGE_SIZE)
+    memory_file.decref(offset, EXTENT_SIZE + PAGE_SIZE)
+    assert memory_file.granted == 0
+
+
+def test_limit_counts_what_is_really_used():
+    memory_file = MemoryFile(64 * PAGE_SIZE)
+    first = memory_file.allocate(60)
+    assert not memory_file.tight
+    memory_file.allocate(60)  # granted, and not one page touched
+    assert memory_file.tight
+    memory_file.view[first : first + 60 * PAGE_SIZE] = b"x" * (60 * PAGE_SIZE)
+    with pytest.raises(LinuxError) as caught:
+        memory_file.allocate(60)
+    assert caught.value.errno == ENOMEM
+    memory_file.decref(first, 60 * PAGE_SIZE)
+    memory_file.allocate(60)
+    memory_file.close()
+
+
+def test_copy_keeps_holes(memory_file):
+    source, target = memory_file.allocate(64), memory_file.allocate(64)
+    at = source + 20 * PAGE_SIZE
+    memory_file.view[at : at + 3] = b"abc"
+    before = memory_file.usage()
+    memory_file.copy(source, target, 64 * PAGE_SIZE)
+    assert memory_file.mapping[target + 20 * PAGE_SIZE : target + 20 * PAGE_SIZE + 3] == b"abc"
+    assert memory_file.usage() - before <= 2 * PAGE_SIZE
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9)), max_size=40))
+def test_no_two_allocations_overlap(steps):
+    memory_file = MemoryFile()
+    live: list[tuple[int, int]] = []
+    for npages, victim in steps:
+        if victim < len(live):
+            offset, length = live.pop(victim)
+            memory_file.decref(offset, length)
+        offset = memory_file.allocate(npages)
+        assert all(offset + npages * PAGE_SIZE <= s or s + n <= offset for s, n in live)
+        live.append((offset, npages * PAGE_SIZE))
+    assert memory_file.granted == sum(length for _, length in live)
+    memory_file.close()

@@ -1,0 +1,508 @@
+"""The memory manager against a model of pages, seen through the fake platform's page tables."""
+
+from __future__ import annotations
+
+import os
+from errno import EACCES, EEXIST, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM, EPERM
+from struct import Struct
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from mm_fakes import (
+    SIGBUS,
+    SIGSEGV,
+    HostFile,
+    MemoryFileDescription,
+    Program,
+    Segfault,
+    new_kernel,
+    new_mm,
+)
+from pysandbox_core.abi.mman import (
+    BUS_ADRERR,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+)
+from pysandbox_core.errors import LinuxError
+from pysandbox_core.mm.mappable import MemoryMappable
+from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
+
+RW = PROT_READ | PROT_WRITE
+ANON = MAP_PRIVATE | MAP_ANONYMOUS
+BASE = 0x40000000
+
+
+@pytest.fixture
+def kernel():
+    made = new_kernel()
+    yield made
+    made.memory_file.close()
+
+
+@pytest.fixture
+def mm(kernel):
+    made = new_mm(kernel)
+    yield made
+    if made.users:
+        made.release()
+    assert kernel.memory_file.granted == 0
+
+
+def errno_of(function, *arguments, **keywords) -> int:
+    with pytest.raises(LinuxError) as caught:
+        function(*arguments, **keywords)
+    return caught.value.errno
+
+
+def test_anonymous_memory_is_zero_and_keeps_what_is_written(mm):
+    program = Program(mm)
+    addr = mm.mmap(None, 0, 3 * PAGE_SIZE, RW, ANON)
+    assert program.read(addr, 3 * PAGE_SIZE) == bytes(3 * PAGE_SIZE)
+    program.write(addr + PAGE_SIZE - 2, b"abcd")
+    assert mm.read(addr + PAGE_SIZE - 2, 4) == b"abcd"
+    mm.write(addr + 2 * PAGE_SIZE - 1, b"xy")
+    assert program.read(addr + 2 * PAGE_SIZE - 1, 2) == b"xy"
+    assert program.faults == 0  # small mappings are there from the start
+
+
+def test_large_memory_comes_in_large_pieces(mm):
+    program = Program(mm)
+    addr = mm.mmap(None, 0, 64 << 20, RW, ANON)
+    for at in range(addr, addr + (64 << 20), PAGE_SIZE * 16):
+        program.write(at, b"x")
+    assert program.faults <= 20
+    assert len(mm.pages) <= 6
+
+
+def test_reservations_cost_nothing(mm):
+    before = mm.memory_file.granted
+    addr = mm.mmap(None, 0, 8 << 40, PROT_NONE, ANON)
+    assert mm.memory_file.granted == before
+    assert mm.address_space.calls == []
+    assert len(mm.vmas) == 1
+    with pytest.raises(Segfault) as caught:
+        Program(mm).read(addr, 1)
+    assert caught.value.args == (SIGSEGV, SEGV_ACCERR)
+
+
+def test_neighbours_merge_in_vmas_and_pages(mm):
+    first = mm.mmap(None, 0, 4 * PAGE_SIZE, RW, ANON)
+    second = mm.mmap(None, 0, 4 * PAGE_SIZE, RW, ANON)
+    assert second == first - 4 * PAGE_SIZE
+    assert len(mm.vmas) == len(mm.pages) == 1
+    mm.mprotect(second, second + PAGE_SIZE, PROT_READ)
+    assert len(mm.vmas) == 2
+    mm.mprotect(second, second + PAGE_SIZE, RW)
+    assert len(mm.vmas) == len(mm.pages) == 1
+
+
+def test_signal_codes(mm):
+    program = Program(mm)
+    addr = mm.mmap(None, 0, PAGE_SIZE, PROT_READ, ANON)
+    for access, where, expected in (
+        (program.read, addr - PAGE_SIZE, SEGV_MAPERR),
+        (lambda at, _: program.write(at, b"x"), addr, SEGV_ACCERR),
+    ):
+        with pytest.raises(Segfault) as caught:
+            access(where, 1)
+        assert caught.value.args == (SIGSEGV, expected)
+
+
+def test_write_only_memory_can_be_read(mm):
+    addr = mm.mmap(None, 0, PAGE_SIZE, PROT_WRITE, ANON)
+    Program(mm).write(addr, b"w")
+    assert Program(mm).read(addr, 1) == mm.read(addr, 1) == b"w"
+
+
+def test_fixed_mappings(mm):
+    mm.mmap(None, BASE, 4 * PAGE_SIZE, RW, ANON | MAP_FIXED)
+    program = Program(mm)
+    program.write(BASE, b"a" * 4 * PAGE_SIZE)
+    mm.mmap(None, BASE + PAGE_SIZE, PAGE_SIZE, RW, ANON | MAP_FIXED)
+    assert program.read(BASE + PAGE_SIZE - 1, 2) == b"a\0"
+    assert program.read(BASE + 2 * PAGE_SIZE - 1, 2) == b"\0a"
+    noreplace = ANON | MAP_FIXED_NOREPLACE
+    assert errno_of(mm.mmap, None, BASE, PAGE_SIZE, RW, noreplace) == EEXIST
+    assert errno_of(mm.mmap, None, 0x1000, PAGE_SIZE, RW, ANON | MAP_FIXED) == EPERM
+    assert errno_of(mm.mmap, None, BASE + 1, PAGE_SIZE, RW, ANON | MAP_FIXED) == EINVAL
+    assert errno_of(mm.mmap, None, 1 << 47, PAGE_SIZE, RW, ANON | MAP_FIXED) == ENOMEM
+    assert errno_of(mm.mmap, None, 0, 1 << 48, RW, ANON) == ENOMEM
+    assert errno_of(mm.mmap, None, 0, PAGE_SIZE, RW, MAP_ANONYMOUS) == EINVAL
+
+
+def test_user_access_honours_protection(mm):
+    addr = mm.mmap(None, 0, 2 * PAGE_SIZE, RW, ANON)
+    mm.write(addr, b"abc\0def")
+    mm.mprotect(addr, addr + PAGE_SIZE, PROT_READ)
+    assert mm.read(addr, 3) == b"abc"
+    assert errno_of(mm.write, addr, b"x") == EFAULT
+    mm.mprotect(addr, addr + PAGE_SIZE, PROT_NONE)
+    assert errno_of(mm.read, addr, 1) == EFAULT
+    assert errno_of(mm.read, (1 << 64) - 1, 8) == EFAULT
+    assert errno_of(mm.read_u64, addr + PAGE_SIZE - 4) == EFAULT
+
+
+def test_strings(mm):
+    addr = mm.mmap(None, 0, 3 * PAGE_SIZE, RW, ANON)
+    end = addr + 2 * PAGE_SIZE
+    mm.munmap(end, PAGE_SIZE)
+    mm.write(end - 4, b"abc\0")
+    assert mm.read_cstring(end - 4, 4) == b"abc"
+    assert errno_of(mm.read_cstring, end - 4, 3) == ENAMETOOLONG
+    mm.write(end - 1, b"d")
+    assert errno_of(mm.read_cstring, end - 4, 100) == EFAULT
+    long = b"p" * 4095
+    mm.write(addr, long + b"\0")
+    assert mm.read_path(addr) == long
+    mm.write(addr, long + b"pp")
+    assert errno_of(mm.read_path, addr) == ENAMETOOLONG
+    mm.pack(addr, Struct("<QQ"), addr + 16, 0)
+    mm.write(addr + 16, b"one\0")
+    assert mm.read_string_array(addr, 100) == [b"one"]
+    assert mm.unpack(addr, Struct("<QQ")) == (addr + 16, 0)
+
+
+def test_sinks_and_sources_end_at_a_bad_address(mm):
+    addr = mm.mmap(None, 0, 2 * PAGE_SIZE, RW, ANON)
+    mm.munmap(addr + PAGE_SIZE, PAGE_SIZE)
+    sink = mm.sink(addr + PAGE_SIZE - 3, 10)
+    assert sink.write(b"12345") == 3
+    assert mm.source(addr + PAGE_SIZE - 3, 10).read() == b"123"
+    assert errno_of(mm.sink(addr + PAGE_SIZE, 10).write, b"x") == EFAULT
+    assert errno_of(mm.source(addr + PAGE_SIZE, 10).read) == EFAULT
+    assert mm.sink(addr + PAGE_SIZE, 0).write(b"") == 0
+    assert errno_of(mm.sink, 1 << 47, 1) == EFAULT
+    source = mm.source(addr + PAGE_SIZE - 3, 3)
+    assert source.read(2) == b"12"
+    source.undo(1)
+    assert (source.remaining, source.peek(1), source.read()) == (2, b"2", b"23")
+
+
+def test_vectors(mm):
+    addr = mm.mmap(None, 0, PAGE_SIZE, RW, ANON)
+    layout = Struct("<6Q")
+    mm.pack(addr, layout, addr + 100, 3, 0, 0, addr + 200, 4)
+    sink = mm.sink_iov(addr, 3)
+    assert sink.remaining == 7
+    assert sink.write(b"abcdefgh") == 7
+    assert mm.read(addr + 100, 3) + mm.read(addr + 200, 4) == b"abcdefg"
+    source = mm.source_iov(addr, 3)
+    assert (source.read(5), source.read()) == (b"abcde", b"fg")
+    assert errno_of(mm.sink_iov, addr, 1025) == EINVAL
+    assert errno_of(mm.sink_iov, addr, -1) == EINVAL
+    mm.pack(addr, layout, addr, 1 << 63, 0, 0, 0, 0)
+    assert errno_of(mm.source_iov, addr, 1) == EINVAL
+    assert mm.sink_iov(0, 0).remaining == 0
+
+
+def test_private_file_pages_are_copied_when_written(kernel, mm, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * 300000)
+    file = HostFile(str(path))
+    program = Program(mm)
+    addr = mm.mmap(None, 0, 74 * PAGE_SIZE, RW, MAP_PRIVATE, file)
+    assert program.read(addr, 10) == b"f" * 10
+    program.write(addr + 100000, b"new")
+    assert program.read(addr + 99999, 5) == b"fnewf"
+    assert mm.read(addr + 99999, 5) == b"fnewf"
+    assert path.read_bytes() == b"f" * 300000
+    path.write_bytes(b"g" * 300000)
+    assert program.read(addr, 3) == mm.read(addr, 3) == b"ggg"
+    mm.munmap(addr, 300000)
+    file.decref()
+
+
+def test_small_data_is_copied_at_once(mm, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"d" * 5000)
+    file = HostFile(str(path))
+    program = Program(mm)
+    addr = mm.mmap(None, 0, 2 * PAGE_SIZE, RW, MAP_PRIVATE, file)
+    program.write(addr, b"x")
+    assert program.read(addr + 5000, 3) == bytes(3)
+    assert program.faults == 0
+    file.decref()
+
+
+def test_shared_file_pages_are_the_file(mm, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"s" * 5000)
+    file = HostFile(str(path), os.O_RDWR)
+    program = Program(mm)
+    addr = mm.mmap(None, 0, 3 * PAGE_SIZE, RW, MAP_SHARED, file)
+    program.write(addr, b"one")
+    mm.write(addr + 3, b"two")
+    mm.write(addr + 4998, b"longer than the file")
+    assert path.read_bytes() == b"onetwo" + b"s" * 4992 + b"lo"
+    assert mm.read(addr + 4998, 4) == b"lo\0\0"
+    for access in (
+        lambda: program.read(addr + 2 * PAGE_SIZE, 1),
+        lambda: program.write(addr + 9000, b"x"),
+    ):
+        with pytest.raises(Segfault) as caught:
+            access()
+        assert caught.value.args == (SIGBUS, BUS_ADRERR)
+    assert errno_of(mm.read, addr + 2 * PAGE_SIZE, 1) == EFAULT
+    os.truncate(path, 0)
+    with pytest.raises(Segfault):
+        program.read(addr, 1)
+    assert errno_of(mm.read, addr, 1) == EFAULT
+    file.decref()
+
+
+def test_read_only_file_may_not_be_made_writable(mm, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    file = HostFile(str(path))
+    assert errno_of(mm.mmap, None, 0, PAGE_SIZE, RW, MAP_SHARED, file) == EACCES
+    addr = mm.mmap(None, 0, PAGE_SIZE, PROT_READ, MAP_SHARED, file)
+    assert errno_of(mm.mprotect, addr, addr + PAGE_SIZE, RW) == EACCES
+    file.decref()
+
+
+def test_truncation_of_memory_files_reaches_every_mapping(kernel, mm):
+    pages = MemoryMappable(kernel.memory_file, 3 * PAGE_SIZE)
+    file = MemoryFileDescription(pages)
+    program = Program(mm)
+    shared = mm.mmap(None, 0, 3 * PAGE_SIZE, RW, MAP_SHARED, file)
+    private = mm.mmap(None, 0, 3 * PAGE_SIZE, RW, MAP_PRIVATE, file)
+    program.write(shared, b"s" * 3 * PAGE_SIZE)
+    assert program.read(private, 3) == b"sss"
+    program.write(private + PAGE_SIZE, b"mine")
+    assert program.read(shared + PAGE_SIZE, 4) == b"ssss"
+    assert mm.frame_of(shared) != mm.frame_of(private)
+    pages.resize(PAGE_SIZE + 2)
+    assert program.read(shared + PAGE_SIZE, 4) == b"ss\0\0"
+    for addr in (shared, private):
+        with pytest.raises(Segfault) as caught:
+            program.read(addr + 2 * PAGE_SIZE, 1)
+        assert caught.value.args == (SIGBUS, BUS_ADRERR)
+    pages.resize(3 * PAGE_SIZE)
+    assert program.read(shared + 2 * PAGE_SIZE, 3) == bytes(3)
+    pages.punch(0, PAGE_SIZE)
+    assert program.read(shared, 3) == bytes(3)
+    mm.release()
+    pages.decref()
+
+
+def test_fork_copies_on_write_and_the_last_owner_copies_nothing(kernel, mm):
+    addr = mm.mmap(None, 0, 8 * PAGE_SIZE, RW, ANON)
+    shared = mm.mmap(None, 0, PAGE_SIZE, RW, MAP_SHARED | MAP_ANONYMOUS)
+    parent = Program(mm)
+    parent.write(addr, b"p" * 8 * PAGE_SIZE)
+    parent.write(shared, b"before")
+    child_mm = mm.fork(kernel.platform.new_address_space())
+    child = Program(child_mm)
+    assert child.read(addr, 8 * PAGE_SIZE) == b"p" * 8 * PAGE_SIZE
+    child.write(addr + PAGE_SIZE, b"child")
+    mm.write(addr + 2 * PAGE_SIZE, b"parent")
+    assert parent.read(addr + PAGE_SIZE, 5) == b"ppppp"
+    assert child_mm.read(addr + 2 * PAGE_SIZE, 6) == b"pppppp"
+    child.write(shared, b"after!")
+    assert parent.read(shared, 6) == b"after!"
+    assert mm.frame_of(shared) == child_mm.frame_of(shared)
+    assert mm.frame_of(addr) != child_mm.frame_of(addr)
+    child_mm.release()
+    granted = kernel.memory_file.granted
+    parent.write(addr, b"q" * 8 * PAGE_SIZE)
+    assert kernel.memory_file.granted == granted
+
+
+def test_fork_copies_the_hot_part_of_the_stack(kernel, mm):
+    stack = mm.mmap(None, BASE, 32 * PAGE_SIZE, RW, ANON | MAP_FIXED | MAP_GROWSDOWN)
+    parent = Program(mm)
+    parent.write(stack, b"s" * 32 * PAGE_SIZE)
+    faults = parent.faults
+    pointer = stack + 20 * PAGE_SIZE + 100
+    child_mm = mm.fork(kernel.platform.new_address_space(), stack_pointer=pointer)
+    child = Program(child_mm)
+    child.write(pointer - 8, b"child")
+    parent.write(pointer - 8, b"parnt")
+    assert (child.faults, parent.faults) == (0, faults)
+    assert child.read(pointer - 8, 5) == b"child"
+    assert parent.read(pointer - 8, 5) == b"parnt"
+    assert child.read(stack, 19 * PAGE_SIZE) == b"s" * 19 * PAGE_SIZE
+    child_mm.release()
+
+
+def test_stack_grows_to_its_limit():
+    kernel = new_kernel()
+    unlimited = (1 << 64) - 1
+    limits = SimpleNamespace(stack=1 << 20, as_=unlimited, data=unlimited)
+    mm = new_mm(kernel, limits)
+    top = BASE + (1 << 24)
+    mm.mmap(None, top - PAGE_SIZE, PAGE_SIZE, RW, ANON | MAP_FIXED | MAP_GROWSDOWN)
+    program = Program(mm)
+    program.write(top - 5 * PAGE_SIZE, b"deep")
+    mm.write(top - (1 << 20), b"deepest")
+    with pytest.raises(Segfault) as caught:
+        program.write(top - (1 << 20) - 1, b"x")
+    assert caught.value.args == (SIGSEGV, SEGV_MAPERR)
+    assert errno_of(mm.read, top - (1 << 20) - 1, 1) == EFAULT
+    mm.release()
+    kernel.memory_file.close()
+
+
+def test_brk(mm):
+    mm.start_brk = mm.brk = BASE
+    program = Program(mm)
+    assert mm.set_brk(0) == BASE
+    for size in (100, PAGE_SIZE, 10 * PAGE_SIZE, 300000):
+        assert mm.set_brk(BASE + size) == BASE + size
+        program.write(BASE + size - 1, b"x")
+    assert len(mm.vmas) == len(mm.pages) == 1
+    assert program.faults == 0
+    assert mm.set_brk(BASE + 1) == BASE + 1
+    assert mm.set_brk(BASE + 300000) == BASE + 300000
+    assert program.read(BASE + 299999, 1) == b"\0"
+    mm.mmap(None, BASE + (1 << 20), PAGE_SIZE, RW, ANON | MAP_FIXED)
+    assert mm.set_brk(BASE + (1 << 20)) == BASE + 300000
+
+
+def test_the_limit_kills_with_a_note():
+    kernel = new_kernel(64 * PAGE_SIZE)
+    mm = new_mm(kernel)
+    addr = mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON)
+    other = mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON)
+    assert errno_of(mm.mmap, None, 0, 65 * PAGE_SIZE, RW, ANON) == ENOMEM
+    program = Program(mm)
+    program.write(addr, b"x" * 40 * PAGE_SIZE)
+    with pytest.raises(Segfault) as caught:
+        program.write(other, b"x" * 40 * PAGE_SIZE)
+        program.write(mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON), b"x" * 40 * PAGE_SIZE)
+    assert caught.value.args[0] == 9
+    assert "out of memory" in kernel.messages[0]
+    mm.release()
+    kernel.memory_file.close()
+
+
+PAGES = 24
+places = st.integers(0, PAGES - 1)
+lengths = st.integers(1, 8)
+prots = st.sampled_from([PROT_NONE, PROT_READ, RW, RW, PROT_READ | PROT_EXEC])
+
+
+class Memory(RuleBasedStateMachine):
+    """Several address spaces that fork from each other, each with a model: page -> [prot, content]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = new_kernel()
+        self.spaces = [(new_mm(self.kernel), {})]
+
+    @staticmethod
+    def _range(place, length):
+        return BASE + place * PAGE_SIZE, min(length, PAGES - place) * PAGE_SIZE
+
+    def _pick(self, which):
+        return self.spaces[which % len(self.spaces)]
+
+    @rule(which=places, place=places, length=lengths, prot=prots)
+    def map(self, which, place, length, prot):
+        mm, model = self._pick(which)
+        addr, size = self._range(place, length)
+        mm.mmap(None, addr, size, prot, ANON | MAP_FIXED)
+        for page in range(addr, addr + size, PAGE_SIZE):
+            model[page] = [prot, 0]
+
+    @rule(which=places, place=places, length=lengths)
+    def unmap(self, which, place, length):
+        mm, model = self._pick(which)
+        addr, size = self._range(place, length)
+        mm.munmap(addr, size)
+        for page in range(addr, addr + size, PAGE_SIZE):
+            model.pop(page, None)
+
+    @rule(which=places, place=places, length=lengths, prot=prots)
+    def protect(self, which, place, length, prot):
+        mm, model = self._pick(which)
+        addr, size = self._range(place, length)
+        try:
+            mm.mprotect(addr, addr + size, prot)
+            failed = False
+        except LinuxError:
+            failed = True
+        for page in range(addr, addr + size, PAGE_SIZE):
+            if page not in model:
+                assert failed
+                return
+            model[page][0] = prot
+        assert not failed
+
+    @rule(
+        which=places,
+        place=places,
+        value=st.integers(1, 255),
+        kernel_side=st.booleans(),
+        precise=st.booleans(),
+    )
+    def write(self, which, place, value, kernel_side, precise):
+        mm, model = self._pick(which)
+        page = BASE + place * PAGE_SIZE
+        allowed = page in model and model[page][0] & PROT_WRITE
+        try:
+            if kernel_side:
+                mm.write(page + 5, bytes([value]))
+            else:
+                Program(mm, precise=precise).write(page + 5, bytes([value]))
+            assert allowed
+            model[page][1] = value
+        except (LinuxError, Segfault):
+            assert not allowed
+
+    @rule(which=places, place=places, kernel_side=st.booleans())
+    def read(self, which, place, kernel_side):
+        mm, model = self._pick(which)
+        page = BASE + place * PAGE_SIZE
+        allowed = page in model and model[page][0]
+        try:
+            data = mm.read(page + 5, 1) if kernel_side else Program(mm).read(page + 5, 1)
+            assert allowed
+            assert data[0] == model[page][1]
+        except (LinuxError, Segfault):
+            assert not allowed
+
+    @precondition(lambda self: len(self.spaces) < 5)
+    @rule(which=places, place=places)
+    def fork(self, which, place):
+        mm, model = self._pick(which)
+        pointer = BASE + place * PAGE_SIZE
+        child = mm.fork(self.kernel.platform.new_address_space(), stack_pointer=pointer)
+        self.spaces.append((child, {page: entry[:] for page, entry in model.items()}))
+
+    @precondition(lambda self: len(self.spaces) > 1)
+    @rule(which=places)
+    def exit(self, which):
+        mm, _ = self.spaces.pop(which % len(self.spaces))
+        mm.release()
+
+    @invariant()
+    def consistent(self):
+        for mm, model in self.spaces:
+            mapped = {p for s, e, _ in mm.vmas for p in range(s, e, PAGE_SIZE)}
+            assert mapped == set(model)
+            assert mm.total_bytes == len(model) * PAGE_SIZE
+            writable = sum(1 for prot, _ in model.values() if prot & PROT_WRITE)
+            assert mm.data_bytes == writable * PAGE_SIZE
+            for page, (_, offset, prot) in mm.address_space.table.items():
+                assert prot & ~(model[page][0] | PROT_READ) == 0
+                assert not prot & PROT_WRITE or not self.kernel.memory_file.is_shared(offset)
+
+    def teardown(self):
+        for mm, _ in self.spaces:
+            mm.release()
+        assert self.kernel.memory_file.granted == 0
+        self.kernel.memory_file.close()
+
+
+Memory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMemory = Memory.TestCase

@@ -1,0 +1,71 @@
+"""RangeMap against a dict of points."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pysandbox_core.ranges import RangeMap
+
+POINTS = 40
+
+ranges = (
+    st.tuples(st.integers(0, POINTS), st.integers(0, POINTS))
+    .map(sorted)
+    .filter(lambda pair: pair[0] < pair[1])
+)
+operations = st.lists(st.tuples(ranges, st.sampled_from(["a", "b", "c", None])), max_size=30)
+
+
+def build(steps):
+    actual, model = RangeMap(), {}
+    for (start, end), value in steps:
+        for point in range(start, end):
+            model.pop(point, None)
+            if value is not None:
+                model[point] = value
+        if value is None:
+            actual.clear(start, end)
+        else:
+            actual.set(start, end, value)
+    return actual, model
+
+
+@given(operations)
+def test_holds_what_was_set(steps):
+    actual, model = build(steps)
+    assert {p: v for s, e, v in actual for p in range(s, e)} == model
+    for point in range(POINTS + 1):
+        assert actual.get(point) == model.get(point)
+        assert (point in actual) == (point in model)
+
+
+@given(operations)
+def test_ranges_are_sorted_and_merged(steps):
+    actual, _ = build(steps)
+    triples = list(actual)
+    for start, end, _ in triples:
+        assert start < end
+    for (_, end, value), (start, _, next_value) in zip(triples, triples[1:], strict=False):
+        assert end < start or (end == start and value != next_value)
+
+
+@given(operations, ranges)
+def test_queries_of_a_range(steps, window):
+    actual, model = build(steps)
+    start, end = window
+    inside = {p: v for p, v in model.items() if start <= p < end}
+    assert {p: v for s, e, v in actual.within(start, end) for p in range(s, e)} == inside
+    assert {p for s, e in actual.gaps(start, end) for p in range(s, e)} == (
+        set(range(start, end)) - set(inside)
+    )
+    assert actual.overlaps(start, end) == bool(inside)
+    assert actual.covers(start, end) == (len(inside) == end - start)
+    for point in range(start, end):
+        if point not in model:
+            low, high = actual.gap_around(point, start, end)
+            assert set(range(low, high)) & set(model) == set()
+            assert low == start or low - 1 in model
+            assert high == end or high in model
+    taken = actual.take(start, end)
+    assert {p for s, e, _ in taken for p in range(s, e)} == set(inside)
+    assert not actual.overlaps(start, end)
