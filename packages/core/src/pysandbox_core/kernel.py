@@ -17,7 +17,7 @@ from collections import deque
 from contextlib import suppress
 from os import makedev
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
@@ -85,6 +85,8 @@ class Kernel:
         self.devpts: DevPts
         self.console: Tty | None = None
         """The caller's terminal, if its processes were given one."""
+        self.hooks: Any = None
+        """Pluggy's relay of the hooks in hooks.py; None while no plugin is there."""
         self._last_device = 0
         self._spare: list[greenlet] = []
         self._main: greenlet | None = None

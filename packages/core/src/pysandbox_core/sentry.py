@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform import PlatformError, PlatformUnavailableError
 
-from pysandbox_core import boot
+from pysandbox_core import boot, hook_calls
 from pysandbox_core.config import DEFAULT_PATH, ProcessSpec, show
 from pysandbox_core.errors import (
     CommandNotExecutableError,
@@ -77,6 +77,12 @@ class Sentry:
         try:
             self.kernel = Kernel(config, self.platform)
             boot.boot(self.kernel)
+            plugins = hook_calls.published(report)
+            if strace_fd is not None:
+                from pysandbox_core.strace import Strace
+
+                plugins.append(("strace", Strace(strace_fd)))
+            hook_calls.install(self.kernel, plugins)
         except BaseException:
             self.platform.close()
             raise
@@ -110,6 +116,8 @@ class Sentry:
         """Carry the kernel until it is stopped. KernelFailureError if it fails."""
         try:
             self.kernel.run()
+            if self.kernel.hooks is not None:
+                self.kernel.hooks.sandbox_end(kernel=self.kernel)
         except Exception as error:
             raise KernelFailureError(describe_failure(error)) from error
 

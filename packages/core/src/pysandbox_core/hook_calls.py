@@ -1,0 +1,107 @@
+"""Calling hooks: which plugins there are, and how the kernel comes to call them.
+
+Interface: `install(kernel, plugins)` before anything runs. `kernel.hooks` is then pluggy's relay of
+the hooks in hooks.py, and stays None where there are no plugins, so that the kernel's own code asks
+`if kernel.hooks is not None` at the few places that are not system calls. System calls are seen by
+putting another entry into the kernel's table: without plugins that listen to them, the table is as
+it was.
+
+This module imports pluggy only once there is a plugin: the import takes as long as a small program.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pysandbox_core.declare import DECLARATIONS, build_entry, decode_arguments
+from pysandbox_core.entry_points import HOOKS, entry_points
+from pysandbox_core.errors import LinuxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pysandbox_core.declare import Declaration, Entry, Result
+    from pysandbox_core.kernel import Kernel
+    from pysandbox_core.task import Task
+
+
+def published(complain: Callable[[str], None]) -> list[tuple[str, object]]:
+    """(name, plugin) of every plugin that is installed; `complain` gets a line for a broken one."""
+    plugins = []
+    for entry in entry_points(HOOKS):
+        try:
+            plugins.append((entry.name, entry.load()))
+        except Exception as error:
+            complain(
+                f"hook {entry.name!r} of {entry.distribution} is broken and not used: "
+                f"{type(error).__name__}: {error}"
+            )
+    return plugins
+
+
+def install(kernel: Kernel, plugins: Sequence[tuple[str, object]]) -> None:
+    """Let `plugins`, (name, object) each, see what happens in `kernel`."""
+    if not plugins:
+        return
+    import pluggy
+
+    from pysandbox_core.hooks import PROJECT, HookSpecs
+
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    for name, plugin in plugins:
+        try:
+            manager.register(plugin, name)
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            kernel.log(f"hook {name!r} does not fit and is not used: {error}", "error")
+            if manager.has_plugin(name):
+                manager.unregister(name=name)
+    hooks = kernel.hooks = manager.hook
+    if hooks.syscall_enter.get_hookimpls() or hooks.syscall_exit.get_hookimpls():
+        for number, declaration in DECLARATIONS.items():
+            kernel.table[number] = observed(kernel.table[number], declaration, hooks)
+    hooks.sandbox_start(kernel=kernel)
+
+
+def observed(first: Entry, declaration: Declaration, hooks: Any) -> Entry:
+    """An entry that does what `first` does and calls the hooks before and after it.
+
+    `first` is the kernel's, which notes the first call of everything; later calls take a built one.
+    """
+    entry: Entry | None = None
+
+    def answer(task: Task, regs: memoryview, arguments: tuple[int, ...]) -> Result:
+        nonlocal entry
+        verdict = hooks.syscall_enter(task=task, declaration=declaration, arguments=arguments)
+        if verdict is not None:
+            return answer_of(verdict)
+        if entry is None:
+            entry = build_entry(declaration)
+            return first(task, regs)
+        return entry(task, regs)
+
+    def call(task: Task, regs: memoryview) -> Result:
+        arguments = decode_arguments(declaration, regs)
+        try:
+            result = answer(task, regs, arguments)
+        except LinuxError as error:
+            hooks.syscall_exit(
+                task=task, declaration=declaration, arguments=arguments, result=-error.errno
+            )
+            raise
+        hooks.syscall_exit(task=task, declaration=declaration, arguments=arguments, result=result)
+        return result
+
+    return call
+
+
+def answer_of(verdict: object) -> int:
+    """Carry out a hook's verdict: the value that the call returns; LinuxError if it is refused."""
+    from pysandbox_core.hooks import Answer, Refuse
+
+    if isinstance(verdict, Refuse):
+        raise LinuxError(verdict.errno)
+    if isinstance(verdict, Answer) and 0 <= verdict.value < 1 << 64:
+        return verdict.value
+    raise TypeError(f"a hook returned {verdict!r}; return None, Refuse(errno) or Answer(value)")
