@@ -129,6 +129,8 @@ def exit_task(task: Task) -> None:
     release_memory(task)
     accounting.task_exited(task)
     task.exited = True
+    if kernel.hooks is not None:
+        kernel.hooks.task_exit(task=task, status=task.exit_code)
     group.tasks.remove(task)
     last = not group.tasks
     if last:

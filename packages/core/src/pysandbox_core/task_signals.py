@@ -337,6 +337,8 @@ def _next_to_handle(task: Task) -> tuple[SigInfo, SignalAction] | None:
         action = actions[signo]
         if action.handler == SIG_IGN:
             continue
+        if task.kernel.hooks is not None:
+            task.kernel.hooks.signal_delivered(task=task, info=info)
         if action.handler != SIG_DFL:
             if action.flags & SA_RESETHAND:
                 actions[signo] = action._replace(handler=SIG_DFL)
