@@ -55,10 +55,11 @@ def peak_rss(task: Task) -> int:
 
 
 def task_exited(task: Task) -> None:
-    """Move the thread's share to its group; its context is still there."""
+    """Move the thread's share to its group; its context and its memory are still there."""
     group = task.group
     group.cpu_time_ns += task_cpu_time_ns(task)
-    group.max_rss = max(group.max_rss, peak_rss(task))
+    if len(group.tasks) == 1:
+        group.max_rss = group_max_rss(group)
 
 
 def child_reaped(parent: ThreadGroup, child: ThreadGroup) -> None:

@@ -1,9 +1,9 @@
 """Task and ThreadGroup: a thread, and the process it belongs to.
 
 Interface: a `Task` is what Linux's `struct task_struct` is: one thread of the program, one platform
-context, one place on the loop. What threads of a process share hangs off their `ThreadGroup` (Linux's
-`signal_struct`) and off objects that clone(2) shares or copies by flag: `mm`, `files`, `fs`,
-`sighand`.
+context, one place on the loop. What threads of a process share hangs off their `ThreadGroup`
+(Linux's `signal_struct`) and off objects that clone(2) shares or copies by flag: `mm`, `files`,
+`fs`, `sighand`.
 
 This module holds the state. What is done with it is split by verb: `task_clone`, `task_exec`,
 `task_exit`, `task_wait`, `task_signals`, `task_run`.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pysandbox_core.limits import ResourceLimits
     from pysandbox_core.mm.memory_manager import MemoryManager
     from pysandbox_core.sessions import ProcessGroup
-    from pysandbox_core.signals import PendingSignals, SignalAction, SignalHandlers, SigaltStack
+    from pysandbox_core.signals import PendingSignals, SigaltStack, SignalHandlers
     from pysandbox_core.timers import Timer
 
 # What a task has to do before its program runs on: bits of Task.work.
@@ -54,7 +54,8 @@ class ThreadGroup:
     def __init__(self, kernel: Kernel, leader: Task | None, parent: ThreadGroup | None) -> None:
         self.kernel = kernel
         self.leader = leader
-        """The thread whose tid is the process's pid; exec by another thread makes that one leader."""
+        """The thread whose tid is the process's pid; exec by another thread makes that one
+        leader."""
         self.tasks: list[Task] = []
         """Threads that have not exited, oldest first."""
         self.pid = 0
@@ -85,6 +86,8 @@ class ThreadGroup:
         self.continue_reported = True
         self.is_child_subreaper = False
         self.personality = 0
+        self.thp_disabled = False
+        """prctl(PR_SET_THP_DISABLE); kept and inherited."""
         self.has_execed = False
         self.start_time_ns = 0
         """CLOCK_MONOTONIC when it was made, nanoseconds."""
@@ -155,6 +158,8 @@ class Task:
         self.syscall_number = -1
         """The call being answered, -1 outside of one."""
         self.pdeath_signal = 0
+        self.timer_slack_ns = 50_000
+        """prctl(PR_SET_TIMERSLACK); kept and inherited, timers are as exact as the host's."""
 
         # Blocking: waiting.py, loop.py
         self.parked: greenlet | None = None

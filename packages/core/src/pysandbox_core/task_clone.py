@@ -180,6 +180,8 @@ def clone(task: Task, args: CloneArgs) -> Task:
     tid = allocate_tid(kernel) if not args.set_tid else _chosen_tid(task, args.set_tid)
     child = Task(kernel, task.group, kernel.platform.new_context())
     child.tid = tid
+    if not flags & CLONE_THREAD:
+        child.group = _new_group(task, child, args)
     try:
         _copy(task, child, flags)
     except BaseException:
@@ -255,7 +257,8 @@ def _copy(task: Task, child: Task, flags: int) -> None:
         task.mm.users += 1
         child.mm = task.mm
     else:
-        child.mm = task.mm.fork(kernel.platform.new_address_space())
+        space = kernel.platform.new_address_space()
+        child.mm = task.mm.fork(space, child.group.limits, task.regs[RSP])
     if flags & CLONE_FILES:
         task.files.users += 1
         child.files = task.files
@@ -305,11 +308,7 @@ def _set_up_context(task: Task, child: Task, args: CloneArgs) -> None:
 def _join(task: Task, child: Task, args: CloneArgs) -> None:
     """Give the child its place: another thread of `task`'s process, or a process."""
     flags = args.flags
-    if flags & CLONE_THREAD:
-        group = task.group
-    else:
-        group = _new_group(task, child, args)
-        child.group = group
+    group = child.group
     if flags & CLONE_PIDFD:
         from pysandbox_core.fs.pidfd import install_pidfd
 
@@ -349,6 +348,8 @@ def _publish(task: Task) -> None:
     kernel.tasks[task.tid] = task
     if task.group.leader is task:
         kernel.groups[task.tid] = task.group
+    if task.kernel.hooks is not None:
+        task.kernel.hooks.task_start(task=task)
 
 
 def _put_tid(task: Task, addr: int, tid: int) -> None:

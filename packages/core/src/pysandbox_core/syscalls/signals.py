@@ -213,7 +213,8 @@ def check_permission(task: Task, group: ThreadGroup, signo: int) -> None:
     raise LinuxError(EPERM)
 
 
-def _check_signo(signo: int) -> None:
+def check_signo(signo: int) -> None:
+    """EINVAL unless it is a signal, or 0."""
     if not 0 <= signo <= NSIG:
         raise LinuxError(EINVAL)
 
@@ -231,7 +232,7 @@ def kill(task: Task, pid: Pid, signo: Signo) -> Result:
 
     Errors: EINVAL the signal; ESRCH nobody there; EPERM none of them may be signalled.
     """
-    _check_signo(signo)
+    check_signo(signo)
     info = SigInfo.user(signo, SI_USER, task.group.pid, task.creds.uid)
     kernel = task.kernel
     if pid > 0:
@@ -295,7 +296,7 @@ def tkill(task: Task, tid: Pid, signo: Signo) -> Result:
 
 def _tkill(task: Task, tgid: int, tid: int, signo: int) -> int:
     target = _thread(task, tgid, tid)
-    _check_signo(signo)
+    check_signo(signo)
     check_permission(task, target.group, signo)
     if signo:
         info = SigInfo.user(signo, SI_TKILL, task.group.pid, task.creds.uid)
@@ -312,7 +313,7 @@ def rt_sigqueueinfo(task: Task, pid: Pid, signo: Signo, uinfo: UserAddr) -> Resu
     target = task.kernel.tasks.get(pid)
     if target is None:
         raise LinuxError(ESRCH)
-    _check_signo(signo)
+    check_signo(signo)
     _send(task, target.group, info)
     return 0
 
@@ -325,16 +326,19 @@ def rt_tgsigqueueinfo(task: Task, tgid: Pid, tid: Pid, signo: Signo, uinfo: User
         raise LinuxError(EINVAL)
     _check_forgery(task, tid, info)
     target = _thread(task, tgid, tid)
-    _check_signo(signo)
+    check_signo(signo)
     check_permission(task, target.group, signo)
     if signo:
         task_signals.send(target, signo, info)
     return 0
 
 
-def read_siginfo(task: Task, signo: int, uinfo: int) -> SigInfo:
-    """A siginfo_t of the program's, with its number set to `signo`. EFAULT"""
+def read_siginfo(task: Task, signo: int, uinfo: int, *, check: bool = False) -> SigInfo:
+    """A siginfo_t of the program's, with its number set to `signo`. EFAULT; with `check` EINVAL if
+    its number is another."""
     info = SigInfo.unpack(task.mm.read(uinfo, SIGINFO_SIZE))
+    if check and info.signo != signo:
+        raise LinuxError(EINVAL)
     info.signo = signo
     return info
 
