@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform import PlatformError, PlatformUnavailableError
 
-from pysandbox_core import boot, hook_calls
+from pysandbox_core import boot, hook_calls, task_signals
 from pysandbox_core.config import DEFAULT_PATH, ProcessSpec, show
 from pysandbox_core.errors import (
     CommandNotExecutableError,
@@ -54,6 +54,8 @@ FORWARDED_SIGNALS = (
     signal.SIGWINCH,
 )  # fmt: skip
 """What reaches the program when it is sent to the sentry."""
+
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
 
 
 class Sentry:
@@ -213,7 +215,7 @@ def _run_to_end(
         sentry.stop()
 
     group = sentry.start(spec, ended)
-    sentry.on_signal(lambda signo: boot.send_signal(group, signo))
+    sentry.on_signal(lambda signo: forward_signal(group, signo))
     if signal_mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
     if timeout_ns is not None:
@@ -223,6 +225,16 @@ def _run_to_end(
         report(f"timed out after {(timeout_ns or 0) / 1e9:g} s; the program was killed")
         return STATUS_TIMEOUT
     return exit_status(statuses[0])
+
+
+def forward_signal(group: ThreadGroup, signo: int) -> None:
+    """Give the program a signal that the sentry was sent: to the foreground process group if it is
+    a terminal's and the program has our terminal, to the process `group` otherwise."""
+    console = group.kernel.console
+    if signo in TERMINAL_SIGNALS and console is not None and console.foreground is not None:
+        console.foreground.signal(signo)
+    else:
+        task_signals.send(group, signo)
 
 
 def exit_status(wait_status: int) -> int:
