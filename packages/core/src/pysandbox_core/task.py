@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pysandbox_core.errors import ERESTARTSYS
+from pysandbox_core.scheduling import Scheduling
 from pysandbox_core.waiting import WaitQueue, block
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class Task:
         self.syscall_number = -1
         """The call being answered, -1 outside of one."""
         self.pdeath_signal = 0
+        self.scheduling = Scheduling()
         self.timer_slack_ns = 50_000
         """prctl(PR_SET_TIMERSLACK); kept and inherited, timers are as exact as the host's."""
 

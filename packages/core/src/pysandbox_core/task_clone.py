@@ -279,6 +279,8 @@ def _copy(task: Task, child: Task, flags: int) -> None:
     child.creds = task.creds
     child.comm = task.comm
     child.sigmask = task.sigmask
+    child.scheduling = task.scheduling.copy()
+    child.timer_slack_ns = task.timer_slack_ns
     child.pending = PendingSignals()
     own_stack = flags & CLONE_VM and not flags & CLONE_VFORK
     child.altstack = NO_ALTSTACK if own_stack else task.altstack
@@ -340,6 +342,10 @@ def _new_group(task: Task, child: Task, args: CloneArgs) -> ThreadGroup:
     group.pending = PendingSignals()
     group.start_time_ns = monotonic_ns()
     group.exe_path = parent.exe_path
+    group.personality = parent.personality
+    group.thp_disabled = parent.thp_disabled
+    group.oom_score_adj = parent.oom_score_adj
+    group.oom_score_adj_min = parent.oom_score_adj_min
     return group
 
 
@@ -348,8 +354,8 @@ def _publish(task: Task) -> None:
     kernel.tasks[task.tid] = task
     if task.group.leader is task:
         kernel.groups[task.tid] = task.group
-    if task.kernel.hooks is not None:
-        task.kernel.hooks.task_start(task=task)
+    if kernel.hooks is not None:
+        kernel.hooks.task_start(task=task)
 
 
 def _put_tid(task: Task, addr: int, tid: int) -> None:
