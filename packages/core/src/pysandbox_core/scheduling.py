@@ -38,12 +38,6 @@ class Scheduling:
         return child
 
 
-_processors: tuple[int, ...] = ()
-
-
-def processors() -> tuple[int, ...]:
-    """Numbers of the processors that the sandbox has: those that the host lets it use."""
-    global _processors
-    if not _processors:
-        _processors = tuple(sorted(os.sched_getaffinity(0)))
-    return _processors
+PROCESSORS = tuple(sorted(os.sched_getaffinity(0)))
+"""Numbers of the processors that the sandbox has: those that the host lets it use. Looked up on
+import, before a platform moves the kernel thread."""

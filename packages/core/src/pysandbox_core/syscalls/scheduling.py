@@ -25,7 +25,7 @@ from pysandbox_core.abi.sched import (
 from pysandbox_core.credentials import CAP_SYS_ADMIN, CAP_SYS_NICE
 from pysandbox_core.declare import Int, Pid, Result, TimespecPtr, UInt, UserAddr, syscall
 from pysandbox_core.errors import LinuxError
-from pysandbox_core.scheduling import processors
+from pysandbox_core.scheduling import PROCESSORS
 
 if TYPE_CHECKING:
     from pysandbox_core.task import Task
@@ -41,6 +41,8 @@ _PAGE_SIZE = 4096
 _SCHED_FLAG_RESET_ON_FORK = 1
 _SCHED_FLAGS = 0x7F
 _POLICY_KEEP = -1
+
+_ALL_PROCESSORS = sum(1 << number for number in PROCESSORS)
 
 _PRIO_PROCESS = 0
 _PRIO_PGRP = 1
@@ -225,18 +227,14 @@ def sched_getattr(task: Task, pid: Pid, attr: UserAddr, size: UInt, flags: UInt)
 # Processors.
 
 
-def _all_processors() -> int:
-    return sum(1 << number for number in processors())
-
-
 @syscall("sched_getaffinity")
 def sched_getaffinity(task: Task, pid: Pid, length: UInt, mask: UserAddr) -> Result:
     """Store the set of processors of a thread; returns the bytes stored. EINVAL, ESRCH, EFAULT.
     sched_setaffinity(2)"""
-    size = (max(processors()) // 64 + 1) * 8
+    size = (max(PROCESSORS) // 64 + 1) * 8
     if length < size or length % 8:
         raise LinuxError(EINVAL)
-    affinity = _target(task, pid).scheduling.affinity or _all_processors()
+    affinity = _target(task, pid).scheduling.affinity or _ALL_PROCESSORS
     task.mm.write(mask, affinity.to_bytes(size, "little"))
     return size
 
@@ -249,7 +247,7 @@ def sched_setaffinity(task: Task, pid: Pid, length: UInt, mask: UserAddr) -> Res
     target = _target(task, pid)
     if not _may_change(task, target):
         raise LinuxError(EPERM)
-    affinity = int.from_bytes(data, "little") & _all_processors()
+    affinity = int.from_bytes(data, "little") & _ALL_PROCESSORS
     if not affinity:
         raise LinuxError(EINVAL)
     target.scheduling.affinity = affinity
@@ -259,7 +257,7 @@ def sched_setaffinity(task: Task, pid: Pid, length: UInt, mask: UserAddr) -> Res
 @syscall("getcpu", note="the first processor of the thread's set")
 def getcpu(task: Task, cpu: UserAddr, node: UserAddr, cache: UserAddr) -> Result:
     """Store a processor that the thread may be running on, and its node, 0. EFAULT. getcpu(2)"""
-    affinity = task.scheduling.affinity or _all_processors()
+    affinity = task.scheduling.affinity or _ALL_PROCESSORS
     if cpu:
         task.mm.write_u32(cpu, (affinity & -affinity).bit_length() - 1)
     if node:
