@@ -1,0 +1,99 @@
+"""The project's chores, each in an environment of its own: `nox -l` lists them.
+
+`nox` alone does what continuous integration does: lint, then all tests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+PACKAGES = ("platform-api", "core", "platform-ptrace", "cli")
+"""In the order in which they depend on each other."""
+
+TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100")
+LINT_TOOLS = ("ruff>=0.6,<1", "mypy>=1.11", "nox", *TEST_TOOLS)
+
+
+def install_packages(session: nox.Session) -> None:
+    """All packages, together, so that pip takes the siblings from here."""
+    session.install(*[f"./packages/{name}" for name in PACKAGES])
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff's checks and format, and mypy --strict over every package."""
+    session.install(*LINT_TOOLS)
+    install_packages(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    for name in PACKAGES:
+        session.run("mypy", "--config-file", "mypy.ini", f"packages/{name}/src")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test there is: units, conformance, guest programs, whole programs, the command."""
+    session.install(*TEST_TOOLS)
+    install_packages(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The conformance kit alone, on the platforms of this repository."""
+    session.install(*TEST_TOOLS)
+    install_packages(session)
+    session.run("pytest", "packages/platform-ptrace/tests", *session.posargs)
+
+
+@nox.session
+def sanitizers(session: nox.Session) -> None:
+    """The C parts under AddressSanitizer and UndefinedBehaviorSanitizer: the conformance kit
+    again."""
+    flags = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+    session.install(*TEST_TOOLS)
+    session.install(
+        "--no-cache-dir",
+        *[f"./packages/{name}" for name in PACKAGES],
+        env={"CFLAGS": flags, "LDFLAGS": "-fsanitize=address,undefined"},
+    )
+    preload = [
+        str(session.run("cc", f"-print-file-name={library}", external=True, silent=True)).strip()
+        for library in ("libasan.so", "libubsan.so")
+    ]
+    session.run(
+        "pytest",
+        "packages/platform-ptrace/tests",
+        *session.posargs,
+        env={
+            "LD_PRELOAD": ":".join(preload),
+            # the interpreter's own allocations live until it ends
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        },
+    )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Native beside PySandbox, as a table. Give it an otherwise idle machine."""
+    install_packages(session)
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write docs/compatibility.md anew from the declarations, and check the links between pages."""
+    install_packages(session)
+    session.run("python", "-m", "pysandbox_core.compat", "docs/compatibility.md")
+    session.run("python", "docs/check_links.py", *[str(path) for path in _pages()])
+
+
+def _pages() -> list[Path]:
+    root = Path(__file__).parent
+    return [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("packages/*/README.md")]

@@ -1,0 +1,83 @@
+"""The compatibility table: every system call of x86-64 and what the kernel makes of it.
+
+`python -m pysandbox_core.compat [FILE]` writes it as Markdown; docs/compatibility.md is its output,
+and a test says so when it is out of date. All of it comes from the declarations: nothing is written
+twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import NamedTuple
+
+from pysandbox_core import syscalls  # noqa: F401  # importing it declares them
+from pysandbox_core.abi.numbers_amd64 import NUMBERS
+from pysandbox_core.declare import DECLARATIONS
+
+HEADER = """\
+# System calls
+
+Made from the declarations in `packages/core` by `nox -s docs`; not to be edited.
+
+*implemented* calls behave as their Linux man pages say, but for what the note says. *refused* ones
+always fail with the errno named, for the reason given; so do *unknown* ones, with ENOSYS.
+
+{implemented} of {total} calls are implemented, {refused} are refused{unknown}.
+
+| number | call | answer | note |
+| ---: | --- | --- | --- |
+"""
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    number: int
+    name: str
+    answer: str
+    note: str
+
+
+def rows() -> list[Row]:
+    """Every call of the architecture, by number."""
+    table = []
+    for name, number in sorted(NUMBERS.items(), key=lambda item: item[1]):
+        declaration = DECLARATIONS.get(number)
+        if declaration is None:
+            table.append(Row(number, name, "unknown", ""))
+        elif declaration.handler is None:
+            answer = f"refused: {errno.errorcode[declaration.errno]}"
+            table.append(Row(number, name, answer, declaration.note))
+        else:
+            table.append(Row(number, name, "implemented", declaration.note))
+    return table
+
+
+def markdown() -> str:
+    """The page."""
+    table = rows()
+    implemented = sum(row.answer == "implemented" for row in table)
+    unknown = sum(row.answer == "unknown" for row in table)
+    header = HEADER.format(
+        implemented=implemented,
+        total=len(table),
+        refused=len(table) - implemented - unknown,
+        unknown=f", {unknown} are unknown" if unknown else "",
+    )
+    return header + "".join(
+        f"| {row.number} | `{row.name}` | {row.answer} | {row.note.replace('|', '&#124;')} |\n"
+        for row in table
+    )
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        with open(sys.argv[1], "w", encoding="utf-8") as file:
+            file.write(markdown())
+    else:
+        sys.stdout.write(markdown())
+
+
+if __name__ == "__main__":
+    main()
