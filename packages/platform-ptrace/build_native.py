@@ -25,7 +25,7 @@ def declarations(header: str) -> str:
 
 
 def make_builder() -> FFI:
-    """The builder that setuptools and `python build_native.py` use."""
+    """The builder that setuptools asks for."""
     compile_args = ["-std=gnu11", "-O2", "-g", *WARNINGS]
     link_args = ["-pthread"]
     if os.environ.get("PYSANDBOX_SANITIZE") == "1":
@@ -46,7 +46,3 @@ def make_builder() -> FFI:
 
 
 ffibuilder = make_builder()
-
-if __name__ == "__main__":
-    os.chdir(PACKAGE)
-    ffibuilder.compile(tmpdir="src", verbose=True)

@@ -6,26 +6,37 @@
  * never run at once, so while one context runs alone both threads are pinned to the CPU where the
  * tracer is. A context that starts beside a running one is let go.
  *
- * Pinning costs system calls and makes trouble when many sandboxes share a machine, hence: it begins
- * only after STREAK stops in a row with one context running, and ends every TERM stops, for another
- * streak in which the scheduler chooses anew. A failure to pin is no error, only slower.
+ * A pinned thread can't evade another that wants the same CPU, so pinning must not last: it begins
+ * after STREAK stops in a row with one context running, and the helper thread looks every LOOK_NS
+ * whether it still pays. A stub that made few stops since is let go at once, even while it runs; after
+ * TERM looks the scheduler may choose anew, with a few stops to do so. A failure to pin is no error,
+ * only slower.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
 
-enum { STREAK = 16, TERM = 8192 };
+#include <unistd.h>
+
+enum {
+    STREAK = 16,
+    STREAK_AGAIN = 3,           /* after TERM */
+    LOOK_NS = 10000000,
+    FEW_STOPS = 32,             /* between two looks */
+    TERM = 25,
+};
 
 void affinity_open(pt_platform *p)
 {
     p->affinity.known = sched_getaffinity(0, sizeof p->affinity.original, &p->affinity.original) == 0;
 }
 
+/* The stubs follow when they are started next. */
 static void let_go(pt_platform *p)
 {
     if (p->affinity.pinned)
         sched_setaffinity(0, sizeof p->affinity.original, &p->affinity.original);
-    p->affinity.pinned = false;
-    p->affinity.alone = p->affinity.age = 0;
+    p->affinity.pinned = p->affinity.watched = false;
+    p->affinity.alone = 0;
 }
 
 void affinity_close(pt_platform *p)
@@ -61,22 +72,33 @@ static void pin_tracer(pt_platform *p)
         return;
     p->affinity.cpu = cpu;
     p->affinity.pinned = true;
+    p->affinity.looks = 0;
+    p->affinity.end = false;
 }
 
 /* `t` is about to run, and nothing else is running. */
 void affinity_alone(pt_platform *p, pt_thread *t)
 {
-    if (!p->affinity.pinned) {
-        if (++p->affinity.alone < STREAK || !p->affinity.known)
-            return;
-        pin_tracer(p);
-    } else if (++p->affinity.age > TERM) {
+    p->affinity.stops++;
+    if (p->affinity.pinned && p->affinity.end) {
+        bool term = p->affinity.looks >= TERM;
         let_go(p);
+        p->affinity.alone = term ? STREAK - STREAK_AGAIN : 0;
         free_thread(p, t);
-        return;
     }
-    if (p->affinity.pinned && t->cpu != p->affinity.cpu)
-        pin_thread(p, t);
+    if (!p->affinity.pinned) {
+        if (++p->affinity.alone >= STREAK && p->affinity.known)
+            pin_tracer(p);
+        if (!p->affinity.pinned)
+            return;
+    }
+    affinity_inject(p, t);
+    if (!p->affinity.watched) {
+        p->affinity.watched = true;
+        /* Without a helper there is nobody to end it. */
+        if (helper_wake(p, now_ns() + LOOK_NS))
+            let_go(p);
+    }
 }
 
 /* `t` is about to run beside others. */
@@ -85,4 +107,32 @@ void affinity_many(pt_platform *p, pt_thread *t)
     if (p->affinity.pinned || p->affinity.alone)
         let_go(p);
     free_thread(p, t);
+}
+
+/* The tracer is about to wait for `t`, and for nothing else. */
+void affinity_inject(pt_platform *p, pt_thread *t)
+{
+    if (p->affinity.pinned && t->cpu != p->affinity.cpu)
+        pin_thread(p, t);
+}
+
+/* The helper's look. Gives the time of the next one. */
+int64_t affinity_watch(pt_platform *p, int64_t now)
+{
+    if (!p->affinity.watched)
+        return INT64_MAX;
+    uint32_t stops = p->affinity.stops, made = stops - p->affinity.stops_seen;
+    p->affinity.stops_seen = stops;
+    if (made >= FEW_STOPS && ++p->affinity.looks < TERM)
+        return now + LOOK_NS;
+    p->affinity.end = true;
+    p->affinity.watched = false;
+    if (made >= FEW_STOPS)
+        return INT64_MAX;
+    pthread_mutex_lock(&p->kick_lock);
+    pid_t tid = waiter_tid(p);
+    if (tid)
+        sched_setaffinity(tid, sizeof p->affinity.original, &p->affinity.original);
+    pthread_mutex_unlock(&p->kick_lock);
+    return INT64_MAX;
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -127,8 +128,11 @@ static int bring_up(pt_platform *p, pid_t pid, pt_stub_shared *shared)
 {
     int status = 0;
     int error = tracee_seize(pid);
+    if (error == -EPERM && prctl(PR_GET_DUMPABLE) != 1)
+        return pt_fail(p, error, "ptrace is refused to a process that changed its uid; prctl("
+                                 "PR_SET_DUMPABLE, 1) after the change allows it");
     if (error)
-        return pt_fail(p, error, "ptrace is refused here (PTRACE_SEIZE)");
+        return pt_fail(p, error, "ptrace is refused (PTRACE_SEIZE: %s)", strerror(-error));
     if ((error = tracee_interrupt(pid)) || (error = wait_for(pid, PTRACE_EVENT_STOP, &status)))
         return pt_fail(p, error, "the first stub process ended at once, status %#x", status);
     describe(pid, shared);
@@ -175,7 +179,7 @@ int boot_master(pt_platform *p)
 
     error = bring_up(p, pid, shared);
     p->master_space = (pt_space){.platform = p, .pid = pid};
-    if (!error && !(p->master = thread_adopt(&p->master_space, pid)))
+    if (!error && !(p->master = thread_adopt(&p->master_space, pid, -1)))
         error = pt_fail(p, -ENOMEM, "out of memory");
     if (error) {
         int status;

@@ -49,6 +49,8 @@ static int take_newborn(pt_thread *t, pid_t *child)
  */
 static int run(pt_thread *t, struct user_regs_struct *regs, const uint8_t *end, pid_t *child)
 {
+    if (!t->space->platform->nrunning)
+        affinity_inject(t->space->platform, t);
     t->regs_known = false;
     regs->cs = 0x33;
     regs->ss = 0x2b;
@@ -73,13 +75,15 @@ static int run(pt_thread *t, struct user_regs_struct *regs, const uint8_t *end, 
         }
         if (event)
             continue;
+        if ((error = tracee_get_regs(t->tid, regs)))
+            return error == -ESRCH ? lost(t) : error;
+        if (WSTOPSIG(status) == SIGTRAP && regs->rip == stub_address(end))
+            return 0;
         siginfo_t info;
-        if ((error = tracee_get_regs(t->tid, regs)) || (error = tracee_get_siginfo(t->tid, &info)))
+        if ((error = tracee_get_siginfo(t->tid, &info)))
             return error == -ESRCH ? lost(t) : error;
         if (info.si_code <= 0)
             continue;           /* sent by someone: a kick that came late, or from outside */
-        if (info.si_signo == SIGTRAP && regs->rip == stub_address(end))
-            return 0;
         return -EFAULT;
     }
 }

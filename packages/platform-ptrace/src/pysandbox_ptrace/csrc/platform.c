@@ -38,7 +38,7 @@ pt_platform *pt_open(int *error, char *message, int message_size)
     list_init(&p->deferred);
     list_init(&p->ready);
     pthread_mutex_init(&p->kick_lock, NULL);
-    p->timer.armed = p->timer.wanted = INT64_MAX;
+    p->helper.armed = p->helper.wanted = INT64_MAX;
     affinity_open(p);
     *error = boot_master(p);
     if (!*error)
@@ -56,7 +56,7 @@ void pt_close(pt_platform *p)
     if (p->closed)
         return;
     p->closed = true;
-    timer_close(p);
+    helper_close(p);
     for (int i = 0; i < p->ncontexts; i++) {
         pt_ctx *c = p->contexts[i];
         if (!c)

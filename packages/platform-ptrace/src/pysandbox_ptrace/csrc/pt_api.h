@@ -40,6 +40,7 @@ int64_t pt_wait(pt_platform *p, int64_t timeout_ns);
 void pt_kick(pt_platform *p);
 uint64_t pt_read_tsc(void);
 uint64_t pt_space_end(void);
+uint64_t pt_stub_syscall(void);     /* address of the stub's own SYSCALL instruction, for tests */
 int pt_process_count(const pt_platform *p);
 int pt_thread_count(const pt_platform *p);
 

@@ -104,14 +104,14 @@ struct pt_platform {
     _Atomic uint32_t kicked;    /* futex word */
     _Atomic uint64_t waiter;    /* what the tracer sleeps on, see kick.c */
     pthread_mutex_t kick_lock;  /* a stub that may be signalled is not reaped meanwhile */
-    struct {
+    struct {                    /* the helper thread */
         bool started;
         pthread_t thread;
         _Atomic uint32_t doorbell;      /* futex word: bumped when `armed` changed */
-        _Atomic int64_t armed;          /* the deadline that the thread sleeps for */
+        _Atomic int64_t armed;          /* when the thread wakes up next */
         _Atomic int64_t wanted;         /* the deadline of the wait in progress */
         _Atomic bool stop;
-    } timer;
+    } helper;
 
     pt_thread *master;          /* the process that all others are cloned from */
     pt_space master_space;
@@ -129,13 +129,17 @@ struct pt_platform {
         uint8_t *initial;       /* kernel_size bytes */
     } xstate;
 
-    struct {
+    struct {                    /* affinity.c */
         cpu_set_t original;     /* the tracer's, to go back to */
         bool known;
         bool pinned;            /* the tracer, to `cpu` */
         int cpu;
         unsigned alone;         /* stops in a row with one runnable context */
-        unsigned age;           /* stops since `cpu` was chosen */
+        _Atomic uint32_t stops; /* since ever, with one runnable context */
+        _Atomic bool watched;   /* the helper looks at `stops` now and then */
+        _Atomic bool end;       /* the helper's order: choose anew */
+        uint32_t stops_seen;    /* helper's own */
+        unsigned looks;
     } affinity;
 
     bool closed;
@@ -168,7 +172,7 @@ int boot_master(pt_platform *p);
 
 /* thread.c: stub threads and processes. */
 pt_thread *thread_find(const pt_platform *p, pid_t tid);
-pt_thread *thread_adopt(pt_space *s, pid_t tid);
+pt_thread *thread_adopt(pt_space *s, pid_t tid, int cpu);
 int thread_wait(pt_thread *t, int *status);
 int thread_take(pt_space *s, pt_thread **taken);
 void thread_give(pt_thread *t);
@@ -208,19 +212,26 @@ int xstate_save(pt_ctx *c);
 int xstate_load(pt_ctx *c);
 
 /* kick.c */
-int64_t now_ns(void);
 void waiter_set(pt_platform *p, const pt_thread *t);
 void waiter_clear(pt_platform *p);
+pid_t waiter_tid(pt_platform *p);
 int kick_sleep(pt_platform *p, int64_t deadline);
-int timer_arm(pt_platform *p, int64_t deadline);
-void timer_close(pt_platform *p);
+
+/* helper.c */
+int64_t now_ns(void);
+int futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline);
+void futex_wake(_Atomic uint32_t *word);
+int helper_deadline(pt_platform *p, int64_t deadline);
+int helper_wake(pt_platform *p, int64_t when);
+void helper_close(pt_platform *p);
 
 /* affinity.c */
 void affinity_open(pt_platform *p);
 void affinity_close(pt_platform *p);
 void affinity_alone(pt_platform *p, pt_thread *t);
 void affinity_many(pt_platform *p, pt_thread *t);
-int affinity_pin(pt_platform *p, pid_t tid, int cpu);
+void affinity_inject(pt_platform *p, pt_thread *t);
+int64_t affinity_watch(pt_platform *p, int64_t now);
 
 /* list helpers */
 static inline void list_init(pt_list *l)

@@ -18,6 +18,11 @@ uint64_t pt_space_end(void)
     return PT_STUB_BASE;
 }
 
+uint64_t pt_stub_syscall(void)
+{
+    return stub_address(pt_image_after_syscall) - 2;
+}
+
 pt_space *pt_space_new(pt_platform *p)
 {
     pt_space *s = calloc(1, sizeof *s);

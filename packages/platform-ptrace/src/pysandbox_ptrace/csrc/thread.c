@@ -27,8 +27,9 @@ pt_thread *thread_find(const pt_platform *p, pid_t tid)
     return t;
 }
 
-/* A stopped tracee becomes a thread of the space. NULL when memory is out. */
-pt_thread *thread_adopt(pt_space *s, pid_t tid)
+/* A stopped tracee becomes a thread of the space; `cpu` is that of its parent, whose affinity it has.
+ * NULL when memory is out. */
+pt_thread *thread_adopt(pt_space *s, pid_t tid, int cpu)
 {
     pt_platform *p = s->platform;
     pt_thread *t = calloc(1, sizeof *t);
@@ -36,7 +37,7 @@ pt_thread *thread_adopt(pt_space *s, pid_t tid)
         return NULL;
     t->tid = tid;
     t->space = s;
-    t->cpu = p->affinity.pinned ? p->affinity.cpu : -1;
+    t->cpu = cpu;
     t->next_in_space = s->threads;
     s->threads = t;
     t->next_in_bucket = *bucket(p, tid);
@@ -147,7 +148,7 @@ int thread_take(pt_space *s, pt_thread **taken)
     }
     if (error)
         return error;
-    *taken = thread_adopt(s, tid);
+    *taken = thread_adopt(s, tid, parent->cpu);
     return *taken ? 0 : pt_fail(s->platform, -ENOMEM, "out of memory");
 }
 
@@ -218,7 +219,7 @@ int space_start(pt_space *s)
         return pt_fail(p, error, "a new stub process: %s", strerror(-error));
     s->pid = pid;
     p->nprocesses++;
-    pt_thread *t = thread_adopt(s, pid);
+    pt_thread *t = thread_adopt(s, pid, p->master->cpu);
     if (!t) {
         space_end(s);
         return pt_fail(p, -ENOMEM, "out of memory");

@@ -79,9 +79,9 @@ int64_t pt_wait(pt_platform *p, int64_t timeout_ns)
     }
     if (deadline <= 0 || !p->nrunning)
         return wait_until(p, timeout_ns, deadline);
-    if ((error = timer_arm(p, deadline)))
+    if ((error = helper_deadline(p, deadline)))
         return error;
     int64_t result = wait_until(p, timeout_ns, deadline);
-    p->timer.wanted = INT64_MAX;
+    p->helper.wanted = INT64_MAX;
     return result;
 }

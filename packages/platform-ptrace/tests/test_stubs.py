@@ -1,0 +1,318 @@
+"""What a stub is: nothing of the sentry in it, no system call out of it, no life after the
+sentry."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pysandbox_platform.conformance import Guest
+from pysandbox_platform.conformance import code_amd64 as asm
+from pysandbox_platform.conformance.kit import CODE, DATA
+from pysandbox_platform.registers_amd64 import EFLAGS, NREGS, RAX, REGISTER_NAMES, RIP
+from pysandbox_platform.types import PAGE_SIZE, STOP_KILLED
+from pysandbox_ptrace._native import lib
+from pysandbox_ptrace.platform import PtraceAddressSpace, PtraceContext, PtracePlatform
+
+STUB_BASE = 0x7FFFFFFF0000
+"""Where the stub's own pages begin: PT_STUB_BASE in csrc/pt_stub.h."""
+PTRACE_CONT, PTRACE_SETREGS = 7, 13
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    platform = PtracePlatform()
+    guest = Guest(platform)
+    yield guest
+    platform.close()
+    guest.close()
+
+
+def stopped(guest: Guest, code: bytes = asm.SYSCALL) -> tuple[PtraceContext, PtraceAddressSpace]:
+    """A context after its first system call, and its space."""
+    space = guest.space(code)
+    context = guest.run_to_syscall(guest.context(), space)
+    assert isinstance(context, PtraceContext)
+    assert isinstance(space, PtraceAddressSpace)
+    return context, space
+
+
+def status(pid: int, field: str) -> str:
+    """A line of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(field + ":"))
+
+
+def test_memory_is_the_stub_s_and_the_program_s_only(guest: Guest) -> None:
+    _, space = stopped(guest)
+    maps = Path(f"/proc/{space.stub_pid}/maps").read_text().splitlines()
+    ranges = {line.split()[0]: line.split()[1] for line in maps if "[vsyscall]" not in line}
+    assert ranges == {
+        f"{CODE:x}-{CODE + PAGE_SIZE:x}": "r-xs",
+        f"{STUB_BASE:x}-{STUB_BASE + PAGE_SIZE:x}": "r-xs",
+        f"{STUB_BASE + PAGE_SIZE:x}-{STUB_BASE + 5 * PAGE_SIZE:x}": "r--s",
+    }
+
+
+def test_settings(guest: Guest) -> None:
+    _, space = stopped(guest)
+    pid = space.stub_pid
+    assert status(pid, "Name") == "pysandbox-stub"
+    assert status(pid, "Seccomp") == "2"
+    assert status(pid, "NoNewPrivs") == "1"
+    assert status(pid, "TracerPid") == str(os.getpid())
+    assert int(status(pid, "SigCgt"), 16) == 0, "no handler of the sentry's"
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    core = next(line for line in limits if line.startswith("Max core file size"))
+    assert int(core.split()[4]) <= 1
+
+
+def test_signal_handlers_are_not_inherited() -> None:
+    old = signal.signal(signal.SIGUSR1, lambda *_: None)
+    platform = PtracePlatform()
+    try:
+        guest = Guest(platform)
+        _, space = stopped(guest)
+        assert int(status(space.stub_pid, "SigCgt"), 16) == 0
+        guest.close()
+    finally:
+        platform.close()
+        signal.signal(signal.SIGUSR1, old)
+
+
+def let_loose(context: PtraceContext, **registers: int) -> int:
+    """Lets a stub run without SYSEMU, as if trapping had failed. Gives what killed it, or 0."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    regs = (ctypes.c_uint64 * NREGS)(*context.regs)
+    regs[REGISTER_NAMES.index("orig_rax")] = 2**64 - 1
+    for name, value in registers.items():
+        regs[REGISTER_NAMES.index(name)] = value
+    tid = ctypes.c_long(context.stub_tid)
+    assert libc.ptrace(PTRACE_SETREGS, tid, None, ctypes.byref(regs)) == 0
+    assert libc.ptrace(PTRACE_CONT, tid, None, None) == 0
+    # The status is left for the platform to take.
+    flags = os.WEXITED | os.WSTOPPED | os.WNOWAIT | 0x40000000  # __WALL
+    info = os.waitid(os.P_PID, context.stub_tid, flags)
+    assert info is not None
+    return info.si_status if info.si_code in (os.CLD_KILLED, os.CLD_DUMPED) else 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 9, 39, 57, 59, 60, 231, 2**32 + 9])
+def test_program_s_own_system_call_kills(guest: Guest, number: int) -> None:
+    context, space = stopped(guest, asm.SYSCALL * 2)
+    assert let_loose(context, rax=number) == signal.SIGSYS
+    context.resume(space)
+    assert guest.next_stop() is context
+    assert context.stop == STOP_KILLED
+    assert "system call" in context.message or "killed" in context.message
+
+
+def test_int_80_kills(guest: Guest) -> None:
+    context, _ = stopped(guest, asm.SYSCALL + asm.INT_80)
+    assert let_loose(context, rax=20) == signal.SIGSYS
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments"),
+    [
+        (39, {}),  # getpid
+        (1, {"rdi": 2}),  # write
+        (9, {"rdi": DATA, "rsi": PAGE_SIZE, "rdx": 7, "r10": 0x32}),  # mmap, private, anonymous
+        (9, {"rdi": DATA, "rsi": PAGE_SIZE, "rdx": 7, "r10": 0x01}),  # mmap, not fixed
+        (56, {"rdi": 17}),  # clone, as fork
+        (56, {"rdi": 0x100008600}),  # clone, with bits above what it looks at
+        (231, {}),  # exit_group
+    ],
+)
+def test_stub_s_system_call_is_limited(
+    guest: Guest, number: int, arguments: dict[str, int]
+) -> None:
+    context, _ = stopped(guest)
+    at = lib.pt_stub_syscall()
+    assert let_loose(context, rip=at, rax=number, **arguments) == signal.SIGSYS
+
+
+def test_batch_pages_can_t_be_written(guest: Guest) -> None:
+    space = guest.space(asm.store(asm.RDI, asm.RSI))
+    for page in range(5):
+        at = STUB_BASE + page * PAGE_SIZE
+        context = guest.run(guest.context(rdi=at), space)
+        assert context.fault_addr == at
+
+
+def test_jump_into_the_stub_s_code_is_harmless(guest: Guest) -> None:
+    """Its SYSCALL traps like any other, its loop reads what the program points it at."""
+    space = guest.space(asm.SYSCALL)
+    offset = guest.map_data(space)
+    guest.set_word(offset, 39)
+    at = lib.pt_stub_syscall()
+    context = guest.run_to_syscall(guest.context(at, rax=39), space)
+    assert context.regs[RIP] == at + 2
+    for entry in range(0, 0xC00, 7):
+        context = guest.run(guest.context(STUB_BASE + entry, r12=DATA, r13=1), space)
+        assert context.stop != STOP_KILLED
+        context.release()
+    space.map(DATA, PAGE_SIZE, 3, guest.fd, offset)
+    space.sync()
+
+
+OUTSIDE = [
+    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGURG, signal.SIGSEGV,
+    signal.SIGTRAP, signal.SIGCHLD, signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT, signal.SIGALRM,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("signo", OUTSIDE)
+def test_signals_from_outside_do_not_reach_the_program(guest: Guest, signo: signal.Signals) -> None:
+    space = guest.space(asm.forever(asm.increment(asm.RDI)))
+    offset = guest.map_data(space)
+    context = guest.context(rdi=DATA)
+    context.resume(space)
+    assert isinstance(context, PtraceContext)
+    for _ in range(3):
+        before = guest.word(offset)
+        while guest.word(offset) == before:
+            assert guest.platform.wait(1_000_000) is None
+        os.kill(context.stub_tid, signo)
+        assert guest.platform.wait(1_000_000) is None
+        guest.map_data(space, DATA + PAGE_SIZE)
+        space.sync()
+    context.interrupt()
+    assert guest.next_stop() is context
+
+
+def test_signals_from_outside_beside_system_calls(guest: Guest) -> None:
+    context, space = stopped(guest, asm.forever(asm.SYSCALL))
+    for number in range(300):
+        os.kill(context.stub_tid, OUTSIDE[number % len(OUTSIDE)])
+        if number % 3 == 0:
+            guest.map_data(space)
+        context.regs[RAX] = number
+        guest.run_to_syscall(context, space)
+        assert context.regs[REGISTER_NAMES.index("orig_rax")] == number
+
+
+def test_the_sentry_s_other_children_are_left_alone(guest: Guest) -> None:
+    """Waiting for stubs must not take the exit status of a subprocess."""
+    space = guest.space(asm.SPIN)
+    contexts = [guest.context() for _ in range(2)]
+    for context in contexts:
+        context.resume(space)
+    with subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(7)"]) as child:
+        pidfd = os.pidfd_open(child.pid)
+        while not os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            assert guest.platform.wait(1_000_000) is None
+        guest.platform.wait(0)
+        os.close(pidfd)
+        assert child.wait() == 7
+    for context in contexts:
+        context.interrupt()
+        guest.next_stop()
+
+
+REAPER = """
+import ctypes, os, signal, subprocess, sys
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+sentry = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+line = sentry.stdout.readline()
+os.kill(sentry.pid, signal.SIGKILL)
+reaped = 0
+try:
+    while True:
+        os.waitpid(-1, 0x40000000)
+        reaped += 1
+except ChildProcessError:
+    print(line.decode().strip(), reaped)
+"""
+
+SENTRY = """
+import sys, threading
+from pysandbox_platform.conformance import Guest, code_amd64 as asm
+from pysandbox_ptrace.platform import PtracePlatform
+guest = Guest(PtracePlatform())
+spaces = [guest.space(asm.SPIN if n % 2 else asm.SYSCALL) for n in range(6)]
+for n, space in enumerate(spaces):
+    for _ in range(3):
+        guest.context().resume(space)
+while guest.platform.wait(1) is not None:
+    pass
+print("ready", flush=True)
+guest.platform.wait()
+threading.Event().wait()
+"""
+
+OPENER = """
+import os, sys
+from pysandbox_ptrace.platform import PtracePlatform
+print("ready", flush=True)
+while True:
+    PtracePlatform().close()
+"""
+
+
+def reap(sentry: str) -> tuple[str, int]:
+    """Kills a sentry and waits for everything it leaves: returns only when all of it is gone."""
+    result = subprocess.run(
+        [sys.executable, "-c", REAPER, sentry],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    line, reaped = result.stdout.split()
+    return line, int(reaped)
+
+
+def test_no_stub_survives_the_sentry() -> None:
+    line, reaped = reap(SENTRY)
+    assert line == "ready"
+    assert reaped >= 1 + 1 + 6, "the sentry, the master and six stub processes"
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_no_stub_survives_a_sentry_killed_while_it_starts_one(attempt: int) -> None:
+    assert reap(OPENER)[0] == "ready", attempt
+
+
+def test_ordinary_user() -> None:
+    if os.getuid() != 0:
+        pytest.skip("runs as an ordinary user already")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
+            guest = Guest(PtracePlatform())
+            context, space = stopped(guest, asm.SYSCALL + asm.store(asm.RDI, asm.RSI))
+            space.map(DATA, PAGE_SIZE, 1, guest.fd, guest.pages())
+            guest.set(context, rdi=DATA)
+            guest.run(context, space)
+            code = 0 if context.fault_access == 2 else 2
+            guest.platform.close()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_flags_of_injected_code_do_not_leak(guest: Guest) -> None:
+    """A batch before a resume leaves nothing of itself in the program's registers."""
+    context, space = stopped(guest, asm.forever(asm.SYSCALL))
+    before = list(context.regs)
+    guest.map_data(space)
+    guest.run_to_syscall(context, space)
+    after = list(context.regs)
+    before[REGISTER_NAMES.index("orig_rax")] = after[REGISTER_NAMES.index("orig_rax")]
+    before[RIP] = after[RIP]
+    before[REGISTER_NAMES.index("rcx")] = after[RIP]
+    assert after == before
+    assert after[EFLAGS] & 0x202 == 0x202
