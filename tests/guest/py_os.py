@@ -1,4 +1,4 @@
-"""What Python's os, shutil, tempfile, pathlib and glob do with files, as lines that never differ."""
+"""What Python's os, shutil, tempfile, pathlib and glob do with files."""
 
 from __future__ import annotations
 

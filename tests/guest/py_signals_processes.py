@@ -29,14 +29,16 @@ def subprocesses() -> None:
     print("# subprocesses")
     run = subprocess.run(["cat"], input=b"fed\n" * 30000, capture_output=True, check=True)
     print(len(run.stdout))
-    run = subprocess.run(["sh", "-c", "echo out; echo err >&2; kill -9 $$"], capture_output=True)
+    run = subprocess.run(
+        ["sh", "-c", "echo out; echo err >&2; kill -9 $$"], capture_output=True, check=False
+    )
     print(run)
     try:
-        subprocess.run(["sleep", "60"], timeout=0.05)
+        subprocess.run(["sleep", "60"], timeout=0.05, check=False)
     except subprocess.TimeoutExpired as error:
         print(type(error).__name__)
     try:
-        subprocess.run(["/absent/program"])
+        subprocess.run(["/absent/program"], check=False)
     except FileNotFoundError as error:
         print(error.errno, error.filename)
     first = subprocess.Popen(["echo", "one two three"], stdout=subprocess.PIPE)
@@ -44,7 +46,8 @@ def subprocesses() -> None:
     print(second.communicate()[0], first.wait())
     print(subprocess.check_output("echo $((6 * 7))", shell=True, text=True).strip())
     code = "import sys; print(sys.argv[1:]); sys.exit(4)"
-    done = subprocess.run([sys.executable, "-S", "-c", code, "a b", ""], stdout=subprocess.PIPE)
+    argv = [sys.executable, "-S", "-c", code, "a b", ""]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=False)
     print(done.stdout, done.returncode)
 
 
