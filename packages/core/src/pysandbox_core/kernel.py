@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pysandbox_core.fs.mount import MountNamespace
     from pysandbox_core.fs.proc import ProcFs
     from pysandbox_core.fs.tty import Tty
+    from pysandbox_core.loader.vdso import VdsoPages
     from pysandbox_core.mm.memory_file import MemoryFile
     from pysandbox_core.sessions import ProcessGroup, Session
     from pysandbox_core.task import Task, ThreadGroup
@@ -63,6 +64,8 @@ class Kernel:
         self.memory_file: MemoryFile
         self.mounts: MountNamespace
         self.clocks: Clocks
+        self.vdso: VdsoPages | None = None
+        """What loader/vdso.py maps into every program, once the first has it."""
         self.tasks: dict[int, Task] = {}
         """Threads by tid that exist, exited leaders of living or zombie groups included."""
         self.groups: dict[int, ThreadGroup] = {}

@@ -24,6 +24,7 @@ from pysandbox_core.mm.vma import HOST_PROT, VM_DONTFORK, VM_LOCKED, VM_SHARED, 
 if TYPE_CHECKING:
     from pysandbox_platform import AddressSpace
 
+    from pysandbox_core.fs.file_description import FileDescription
     from pysandbox_core.limits import ResourceLimits
     from pysandbox_core.mm.vma import Vma
     from pysandbox_core.task import Task
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _LAYOUT = (
     "mmap_base", "start_code", "end_code", "start_data", "end_data", "start_brk", "brk",
     "start_stack", "arg_start", "arg_end", "env_start", "env_end", "auxv", "vdso", "dumpable",
-    "exe_file",
 )  # fmt: skip
 """What fork copies as it is."""
 
@@ -54,8 +54,8 @@ class MemoryManager(MmMapping):
         child = MemoryManager(self.kernel, limits or self.limits, address_space)
         for name in _LAYOUT:
             setattr(child, name, getattr(self, name))
-        if child.exe_file is not None:
-            child.exe_file.incref()
+        if self.exe_file is not None:
+            child.set_exe_file(self.exe_file)
         hot = self.vmas.find(stack_pointer)
         if hot >= 0 and (self.vmas.values[hot].flags & VM_SHARED or self.vmas.values[hot].backing):
             hot = -1
@@ -132,8 +132,18 @@ class MemoryManager(MmMapping):
             self.memory_file.release_extent(extent)
         self.extents.clear()
         if self.exe_file is not None:
+            self.exe_file.inode.executions -= 1
             self.exe_file.decref()
             self.exe_file = None
+
+    def set_exe_file(self, file: FileDescription) -> None:
+        """Run `file`: nobody may write it meanwhile. Takes a reference."""
+        file.incref()
+        file.inode.executions += 1
+        if self.exe_file is not None:
+            self.exe_file.inode.executions -= 1
+            self.exe_file.decref()
+        self.exe_file = file
 
     def peak_rss(self) -> int:
         """Bytes present, as far as is known: the most there were is not kept."""
