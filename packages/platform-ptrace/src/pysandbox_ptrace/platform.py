@@ -114,6 +114,9 @@ class PtraceContext(Context):
             raise ValueError("an extended state that the processor would refuse")
         self._platform._check(result)
 
+    def cpu_time_ns(self) -> int:
+        return lib.pt_context_cpu_ns(self._native)
+
     def release(self) -> None:
         contexts = self._platform._contexts
         index = self._native.index

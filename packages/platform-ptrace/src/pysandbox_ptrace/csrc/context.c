@@ -125,6 +125,7 @@ int context_detach(pt_ctx *c)
     }
     if (error)
         return pt_fail(c->platform, error, "reading a stub's extended state: %s", strerror(-error));
+    cpu_time_detach(c);
     thread_give(c->thread);
     c->thread = NULL;
     return 0;
@@ -143,6 +144,7 @@ static int attach(pt_ctx *c)
         return error;
     t->context = c;
     c->thread = t;
+    cpu_time_attach(c);
     t->regs_known = false;
     return xstate_load(c);
 }

@@ -58,6 +58,7 @@ pt_context *pt_context_new(pt_platform *p);
 void pt_context_release(pt_context *c);
 void pt_context_free(pt_context *c);
 int pt_context_tid(const pt_context *c);
+uint64_t pt_context_cpu_ns(const pt_context *c);
 int pt_resume(pt_context *c, pt_space *s);
 int pt_interrupt(pt_context *c);
 

@@ -38,6 +38,7 @@ struct pt_thread {
     pid_t tid;
     bool running;               /* let go, and no status of it seen since */
     bool dead;                  /* its exit status was taken: the tid means nothing any more */
+    bool has_served;            /* some context has run on it */
     bool clean_xstate;          /* its extended state is the initial one */
     bool regs_known;            /* `regs` is what it holds */
     uint64_t generation;        /* of its space, when it was let go */
@@ -83,6 +84,8 @@ struct pt_ctx {
     bool killed;
     pt_space *space;            /* where it was resumed last */
     pt_thread *thread;
+    uint64_t cpu_ns;            /* used on threads that it was parted from */
+    uint64_t cpu_base_ns;       /* where its thread's account stood when it got it */
     uint8_t *xstate;            /* while no thread holds it; NULL stands for the initial state */
     pt_ctx *next;               /* in the deferred or the ready list */
 };
@@ -201,6 +204,10 @@ int context_continue(pt_ctx *c);
 void context_ready(pt_ctx *c, int stop);
 void context_killed(pt_ctx *c);
 int context_detach(pt_ctx *c);
+
+/* cpu_time.c */
+void cpu_time_attach(pt_ctx *c);
+void cpu_time_detach(pt_ctx *c);
 
 /* stops.c: from a wait status to a stop. */
 int stop_handle(pt_platform *p, pt_thread *t, int status);
