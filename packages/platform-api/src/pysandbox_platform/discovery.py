@@ -74,7 +74,7 @@ def _examine(name: str, entry_point: EntryPoint, loaded: object) -> Found:
     try:
         platform = _check(name, loaded)
         probe = platform.probe()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _broken(name, entry_point, error)
     return Found(name, package, version, platform, "", probe)
 
@@ -90,18 +90,29 @@ def platforms() -> list[Found]:
 
     Two packages may publish the same name: both are listed, `load` takes the first.
     """
-    from stevedore import ExtensionManager
+    found = [item for name in names() for item in _all_named(name)]
+    return sorted(found, key=lambda item: (-item.probe.rank, item.name))
 
-    broken: list[Found] = []
+
+def _all_named(name: str) -> list[Found]:
+    """What is published under one name. One at a time, since stevedore lets an AssertionError or
+    SystemExit of a plugin through, which would end the search for all."""
+    from stevedore import NamedExtensionManager
+
+    found: list[Found] = []
 
     def on_failure(_manager: object, entry_point: EntryPoint, error: BaseException) -> None:
-        broken.append(_broken(entry_point.name, entry_point, error))
+        found.append(_broken(name, entry_point, error))
 
-    manager: ExtensionManager[object] = ExtensionManager(
-        GROUP, invoke_on_load=False, on_load_failure_callback=on_failure, verify_requirements=False
-    )
-    found = [_examine(item.name, item.entry_point, item.plugin) for item in manager]
-    return sorted(found + broken, key=lambda item: (-item.probe.rank, item.name))
+    try:
+        manager: NamedExtensionManager[object] = NamedExtensionManager(
+            GROUP, [name], invoke_on_load=False, on_load_failure_callback=on_failure
+        )
+    except (Exception, SystemExit) as error:
+        first = next(item for item in _entry_points() if item.name == name)
+        return [_broken(name, first, error)]
+    found += [_examine(name, item.entry_point, item.plugin) for item in manager]
+    return found
 
 
 def _entry_points() -> list[EntryPoint]:
@@ -127,7 +138,7 @@ def load(name: str) -> type[Platform]:
     if value:
         try:
             return _check(name, resolve(value))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PlatformUnavailableError(
                 f"platform {name!r} ({value}) is broken: {_one_line(error)}"
             ) from error
