@@ -1,7 +1,7 @@
 """Programs that must run as they do natively: same standard output, same exit status.
 
-Each script of `scripts/` runs on the host first and then in the sandbox, whose read-only lower layer is
-the host's own root; afterwards nothing of what it wrote may be on the host.
+Each script of `scripts/` runs on the host first and then in the sandbox, whose lower layer is the
+host's own root; afterwards nothing of what it wrote may be on the host.
 """
 
 from __future__ import annotations
