@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 
-from pysandbox_platform import STOP_NAMES, STOP_NONE, Context, Probe
-from pysandbox_ptrace.platform import PtracePlatform
+from pysandbox_platform import STOP_NAMES, STOP_NONE, Probe
+from pysandbox_ptrace.platform import PtraceContext, PtracePlatform
 
 
 class CountingPlatform(PtracePlatform):
@@ -32,7 +32,7 @@ class CountingPlatform(PtracePlatform):
             found.usable, f"as ptrace, and counts stops ({found.reason})", 0, found.details
         )
 
-    def wait(self, timeout_ns: int | None = None) -> Context | None:
+    def wait(self, timeout_ns: int | None = None) -> PtraceContext | None:
         context = super().wait(timeout_ns)
         if context is not None:
             self.counts[context.stop] += 1

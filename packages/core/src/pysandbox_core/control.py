@@ -40,7 +40,11 @@ class Channel:
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message and its descriptors, close-on-exec and the caller's; None at the end.
         ValueError if the other end does not keep to the rules."""
-        header, fds, _, _ = socket.recv_fds(self.socket, _HEADER.size, MAX_FDS)
+        # not socket.recv_fds, which forgets its flags
+        header, ancillary, _, _ = self.socket.recvmsg(
+            _HEADER.size, socket.CMSG_SPACE(4 * MAX_FDS), socket.MSG_CMSG_CLOEXEC
+        )
+        fds = [fd for _, _, data in ancillary for fd in memoryview(data).cast("i")]
         try:
             if not header:
                 return None

@@ -30,6 +30,13 @@ STRING_LIMIT = 32
 """Bytes of a string that are shown."""
 ARRAY_LIMIT = 32
 
+FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_CMP_REQUEUE, FUTEX_WAKE_OP = 1, 3, 4, 5
+FUTEX_UNLOCK_PI, FUTEX_TRYLOCK_PI, FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET = 7, 8, 9, 10
+FUTEX_WAIT_REQUEUE_PI, FUTEX_CMP_REQUEUE_PI = 11, 12
+FUTEX_WITH_VAL3 = (FUTEX_CMP_REQUEUE, FUTEX_WAKE_OP, FUTEX_CMP_REQUEUE_PI)
+FUTEX_WITH_SECOND = (FUTEX_REQUEUE, *FUTEX_WITH_VAL3)
+"""Operations on two futexes, whose fourth argument is a count and no timeout."""
+
 Formatter: TypeAlias = "Callable[[Call, int], str]"
 
 
@@ -121,8 +128,7 @@ def f_uid(call: Call, word: int) -> str:
 
 
 def f_mode(call: Call, word: int) -> str:
-    mode = word & 0xFFFF
-    return f"{mode:#05o}".replace("o", "") if mode else "000"
+    return f"0{word & 0xFFFF:02o}"
 
 
 def f_file_mode(call: Call, word: int) -> str:
@@ -187,26 +193,29 @@ def f_futex_op(call: Call, word: int) -> str:
 
 def f_futex_timeout(call: Call, word: int) -> str:
     op = call.words[1] & 0x7F
-    if op in (1, 7, 8, 10):  # WAKE, UNLOCK_PI, TRYLOCK_PI, WAKE_BITSET take none
+    if op in (FUTEX_WAKE, FUTEX_UNLOCK_PI, FUTEX_TRYLOCK_PI):
         return ""
-    if op in (3, 4, 5, 12):
+    if op == FUTEX_WAKE_BITSET:
+        return _futex_bitset(call)
+    if op in FUTEX_WITH_SECOND:
         return str(word & 0xFFFFFFFF)
-    return STRUCTS["timespec"](call.task, word)
+    return timespec(call, word)
 
 
 def f_futex_uaddr2(call: Call, word: int) -> str:
-    return address(word) if call.words[1] & 0x7F in (3, 4, 5, 11, 12) else _bitset(call, ", ")
+    op = call.words[1] & 0x7F
+    if op == FUTEX_WAIT_BITSET:
+        return _futex_bitset(call)
+    return address(word) if op in FUTEX_WITH_SECOND or op == FUTEX_WAIT_REQUEUE_PI else ""
 
 
 def f_futex_val3(call: Call, word: int) -> str:
-    return f_hex(call, word & 0xFFFFFFFF) if call.words[1] & 0x7F in (4, 5, 12) else ""
+    return f_hex(call, word & 0xFFFFFFFF) if call.words[1] & 0x7F in FUTEX_WITH_VAL3 else ""
 
 
-def _bitset(call: Call, _: str) -> str:
-    if call.words[1] & 0x7F not in (9, 10):
-        return ""
+def _futex_bitset(call: Call) -> str:
     mask = call.words[5] & 0xFFFFFFFF
-    return "NULL, FUTEX_BITSET_MATCH_ANY" if mask == 0xFFFFFFFF else f"NULL, {mask:#x}"
+    return "FUTEX_BITSET_MATCH_ANY" if mask == 0xFFFFFFFF else f"{mask:#x}"
 
 
 def f_sock_type(call: Call, word: int) -> str:
@@ -354,6 +363,8 @@ def _array(kind: str, count_of: str, late: bool) -> Formatter:
 
     return formatter
 
+
+timespec = _struct("timespec", False)
 
 STRUCT_SIZES = {"pollfd": 8, "iovec": 16, "epoll_event": 12}
 
@@ -561,7 +572,7 @@ def show_result(call: Call) -> str:
         return f_mode(call, result)
     if call.name in ("poll", "ppoll", "select", "pselect6") and not result:
         return "0 (Timeout)"
-    if call.name == "poll" or call.name == "ppoll":
+    if call.name in ("poll", "ppoll"):
         return f"{result} ({_ready(call)})"
     return str(sign64(result))
 

@@ -47,7 +47,7 @@ def stat(task: Task, addr: int) -> str:
     mode, rdev, size = fields[3], fields[7], fields[8]
     kind = names.FILE_TYPE.get(mode & 0o170000)
     special = names.flags(mode & 0o7000, names.MODE, "")
-    bits = f"{mode & 0o777:#05o}".replace("o", "")
+    bits = f"0{mode & 0o777:02o}"
     text = "|".join(filter(None, (kind, special, bits)))
     if kind in ("S_IFCHR", "S_IFBLK"):
         what = f"st_rdev=makedev({os.major(rdev):#x}, {os.minor(rdev):#x})"
