@@ -120,7 +120,13 @@ class FdTable:
 
     def close(self, task: Task, fd: int) -> None:
         """close(2)"""
-        file = self.take(fd)
+        self.let_go(task, self.take(fd))
+
+    def let_go(self, task: Task, file: FileDescription) -> None:
+        """A descriptor of this table no longer refers to `file`: drop its reference, and the record
+        locks that the process has on it."""
+        if file.inode.locks is not None:
+            file.inode.locks.closed(self)
         file.flush(task)
         file.decref()
 

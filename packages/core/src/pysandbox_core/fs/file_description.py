@@ -19,7 +19,7 @@ from errno import EBADF, EINVAL, EISDIR, ENODEV, ENOTDIR, ENOTTY, ESPIPE
 from typing import TYPE_CHECKING
 
 from pysandbox_core.errors import LinuxError
-from pysandbox_core.waiting import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, WaitQueue
+from pysandbox_core.waiting import POLLFREE, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, WaitQueue
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.dentry import Path
@@ -38,7 +38,10 @@ class FileDescription:
     """One open file. `path` is where it was opened, None for files without a name (pipes, sockets);
     `inode` its file."""
 
-    __slots__ = ("__weakref__", "flags", "inode", "mode", "offset", "path", "queue", "refs")
+    __slots__ = (
+        "__weakref__", "flags", "inode", "listing", "mode", "offset", "owner", "owner_signal", "path",
+        "queue", "refs",
+    )  # fmt: skip
 
     def __init__(self, flags: int, inode: Inode, path: Path | None = None) -> None:
         self.flags = flags
@@ -49,7 +52,13 @@ class FileDescription:
         self.inode = inode
         self.path = path
         self.offset = 0
-        """File position in bytes."""
+        """File position in bytes; of a directory, in entries."""
+        self.listing: list[DirEntry] | None = None
+        """A directory's entries as they were when it was first read."""
+        self.owner = (1, 0)
+        """Who gets SIGIO: F_OWNER_* and the number. fcntl(2)"""
+        self.owner_signal = 0
+        """F_SETSIG; 0 for SIGIO."""
         self.refs = 1
         self.queue = WaitQueue()
         if path is not None:
@@ -62,7 +71,10 @@ class FileDescription:
     def decref(self) -> None:
         self.refs -= 1
         if self.refs == 0:
+            if self.inode.locks is not None:
+                self.inode.locks.released(self)
             self.release()
+            self.queue.wake(POLLFREE)
             if self.path is not None:
                 self.path.decref()
 
@@ -99,6 +111,11 @@ class FileDescription:
     def seek(self, task: Task, offset: int, whence: int) -> int:
         """Move the file position and return it. lseek(2)"""
         raise LinuxError(ESPIPE)
+
+    @property
+    def pollable(self) -> bool:
+        """epoll(7) takes it: it is no regular file or directory, which are always ready."""
+        return not (self.inode.is_regular or self.inode.is_dir)
 
     @property
     def seekable(self) -> bool:

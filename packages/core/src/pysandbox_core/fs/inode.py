@@ -21,6 +21,8 @@ from pysandbox_core.errors import LinuxError
 if TYPE_CHECKING:
     from pysandbox_core.fs.dentry import Path
     from pysandbox_core.fs.file_description import FileDescription
+    from pysandbox_core.fs.locks import FileLocks
+    from pysandbox_core.fs.notify import Watch
     from pysandbox_core.task import Task
 
 
@@ -102,6 +104,16 @@ class Inode:
     gid: int
     nlink: int = 1
     rdev: int = 0
+    watches: list[Watch] | None = None
+    """Who wants to know what happens to it: notify.py."""
+    locks: FileLocks | None = None
+    """Locks held on it: locks.py."""
+    linkable = False
+    """It has no name but may be given one: made by O_TMPFILE without O_EXCL."""
+    writers: int = 0
+    """Open file descriptions of a regular file that may write: execve(2) refuses it, ETXTBSY."""
+    executions: int = 0
+    """Processes that run it: opening it for writing is ETXTBSY."""
 
     @property
     def is_dir(self) -> bool:
@@ -150,6 +162,10 @@ class Inode:
     def create(self, task: Task, name: bytes, mode: int, uid: int, gid: int) -> Inode:
         """Make an empty regular file; `mode` is complete (type bits, umask applied)."""
         raise LinuxError(EROFS)
+
+    def tmpfile(self, task: Task, mode: int, uid: int, gid: int) -> Inode:
+        """Make a regular file without a name (O_TMPFILE), its link count 0."""
+        raise LinuxError(ENOTSUP)
 
     def mkdir(self, task: Task, name: bytes, mode: int, uid: int, gid: int) -> Inode:
         raise LinuxError(EPERM)

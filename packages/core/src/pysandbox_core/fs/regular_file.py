@@ -1,0 +1,207 @@
+"""Open regular files and open directories, whatever file system they are on.
+
+Interface: `RegularFile` does positions, O_APPEND, size limits, set-user-ID bits, times and events;
+where bytes come from and go to is the inode's (`read_at`, `write_at`). `DirectoryFile` lists what the
+inode's `entries` gives.
+
+Linux: mm/filemap.c generic_file_read_iter(), generic_write_checks(); fs/libfs.c dcache_readdir().
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from errno import EFBIG, EINVAL, EISDIR, ENXIO, EOVERFLOW
+from stat import S_IFDIR
+from typing import TYPE_CHECKING
+
+from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs import notify
+from pysandbox_core.fs.file_description import FMODE_WRITE, FileDescription
+from pysandbox_core.fs.inode import DirEntry
+from pysandbox_core.fs.permissions import drop_privileges_on_write
+
+if TYPE_CHECKING:
+    from pysandbox_core.fs.dentry import Path
+    from pysandbox_core.fs.inode import Inode
+    from pysandbox_core.mm.io_buffer import Sink, Source
+    from pysandbox_core.mm.mappable import Mappable
+    from pysandbox_core.task import Task
+
+MAX_FILE_SIZE = (1 << 63) - 1
+O_APPEND = os.O_APPEND
+
+
+class RegularInode:
+    """What a `RegularFile` asks of its inode, besides Inode's own."""
+
+    size: int
+
+    def read_at(self, sink: Sink, offset: int) -> int:
+        """Move what is at `offset` to `sink`."""
+        raise NotImplementedError
+
+    def write_at(self, source: Source, offset: int, limit: int) -> int:
+        """Take at most `limit` bytes from `source` to `offset`, growing the file."""
+        raise NotImplementedError
+
+
+class RegularFile(FileDescription):
+    """An open regular file whose inode is also a `RegularInode`."""
+
+    __slots__ = ()
+
+    def __init__(self, flags: int, inode: Inode, path: Path | None = None) -> None:
+        super().__init__(flags, inode, path)
+        if self.mode & FMODE_WRITE:
+            inode.writers += 1
+
+    def release(self) -> None:
+        if self.mode & FMODE_WRITE:
+            self.inode.writers -= 1
+        if notify.watching:
+            mask = notify.IN_CLOSE_WRITE if self.mode & FMODE_WRITE else notify.IN_CLOSE_NOWRITE
+            notify.file_event(self, mask)
+
+    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
+        inode = self.inode
+        if offset is None:
+            done: int = inode.read_at(sink, self.offset)  # type: ignore[attr-defined]  # RegularInode
+            self.offset += done
+        else:
+            done = inode.read_at(sink, offset)  # type: ignore[attr-defined]
+        if done and notify.watching:
+            notify.file_event(self, notify.IN_ACCESS)
+        return done
+
+    def write(self, task: Task, source: Source, offset: int | None = None) -> int:
+        inode = self.inode
+        count = source.remaining
+        if not count:
+            return 0
+        if self.flags & O_APPEND:
+            position = inode.size  # type: ignore[attr-defined]
+        else:
+            position = self.offset if offset is None else offset
+        count = check_write(task, position, count)
+        if inode.mode & 0o6000:
+            drop_privileges_on_write(task.creds, inode)
+        done: int = inode.write_at(source, position, count)  # type: ignore[attr-defined]
+        if offset is None:
+            self.offset = position + done
+        if done and notify.watching:
+            notify.file_event(self, notify.IN_MODIFY)
+        return done
+
+    def seek(self, task: Task, offset: int, whence: int) -> int:
+        if whence == os.SEEK_CUR:
+            offset += self.offset
+        elif whence == os.SEEK_END:
+            offset += self.inode.size  # type: ignore[attr-defined]
+        elif whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            offset = self.seek_data(offset, whence == os.SEEK_DATA)
+        elif whence != os.SEEK_SET:
+            raise LinuxError(EINVAL)
+        if not 0 <= offset <= MAX_FILE_SIZE:
+            raise LinuxError(EOVERFLOW if offset > MAX_FILE_SIZE else EINVAL)
+        self.offset = offset
+        return offset
+
+    def seek_data(self, offset: int, data: bool) -> int:
+        """SEEK_DATA, SEEK_HOLE for files without holes: all data, a hole at the end."""
+        size: int = self.inode.size  # type: ignore[attr-defined]
+        if not 0 <= offset < size:
+            raise LinuxError(ENXIO)
+        return offset if data else size
+
+    @property
+    def seekable(self) -> bool:
+        return True
+
+    def truncate(self, task: Task, length: int) -> None:
+        check_size_limit(task, length, self.inode.size)  # type: ignore[attr-defined]
+        inode = self.inode
+        if inode.mode & 0o6000:
+            drop_privileges_on_write(task.creds, inode)
+        inode.truncate(length)
+        if notify.watching:
+            notify.file_event(self, notify.IN_MODIFY)
+
+    def sync(self, task: Task, data_only: bool) -> None:
+        """Memory has nothing to be written to."""
+
+    def mappable(self, task: Task) -> Mappable:
+        return self.inode.mappable(task, bool(self.mode & 2))  # type: ignore[attr-defined, no-any-return]
+
+
+class DirectoryFile(FileDescription):
+    """An open directory. The listing is made when it is first read and again after a rewind, so that
+    positions stay good while entries come and go."""
+
+    __slots__ = ()
+
+    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
+        raise LinuxError(EISDIR)
+
+    def entries(self, task: Task) -> list[DirEntry]:
+        inode = self.inode
+        parent = inode if self.path is None else parent_inode(self.path)
+        found = [DirEntry(b".", inode.ino, S_IFDIR), DirEntry(b"..", parent.ino, S_IFDIR)]
+        found += inode.entries(task)
+        return found
+
+    def seek(self, task: Task, offset: int, whence: int) -> int:
+        if whence == os.SEEK_CUR:
+            offset += self.offset
+        elif whence != os.SEEK_SET:
+            raise LinuxError(EINVAL)
+        if offset < 0:
+            raise LinuxError(EINVAL)
+        self.offset = offset
+        return offset
+
+    @property
+    def seekable(self) -> bool:
+        return True
+
+    def sync(self, task: Task, data_only: bool) -> None:
+        """Names are in memory, or were the host's to keep when they were made."""
+
+
+def parent_inode(path: Path) -> Inode:
+    """The directory that `..` is, as a listing shows it."""
+    mount, dentry = path.mount, path.dentry
+    while dentry is mount.root and mount.parent is not None:
+        dentry, mount = mount.mountpoint, mount.parent
+    inode = dentry.parent.inode
+    return path.inode if inode is None else inode
+
+
+def check_write(task: Task, position: int, count: int) -> int:
+    """How many of `count` bytes may be written at `position`: EFBIG, with SIGXFSZ at RLIMIT_FSIZE."""
+    limit = task.group.limits.fsize
+    if position + count > limit:
+        if position >= limit:
+            send_size_signal(task)
+            raise LinuxError(EFBIG)
+        count = limit - position
+    if position + count > MAX_FILE_SIZE:
+        if position >= MAX_FILE_SIZE:
+            raise LinuxError(EFBIG)
+        count = MAX_FILE_SIZE - position
+    return count
+
+
+def check_size_limit(task: Task, length: int, size: int) -> None:
+    """EFBIG and SIGXFSZ if the file grows beyond RLIMIT_FSIZE. inode_newsize_ok()"""
+    if length > size and length > task.group.limits.fsize:
+        send_size_signal(task)
+        raise LinuxError(EFBIG)
+
+
+def send_size_signal(task: Task) -> None:
+    """What a process gets for growing a file beyond its limit, besides EFBIG. getrlimit(2)"""
+    from pysandbox_core import task_signals
+    from pysandbox_core.signals import SigInfo
+
+    task_signals.send(task, signal.SIGXFSZ, SigInfo.kernel(signal.SIGXFSZ))

@@ -1,0 +1,164 @@
+"""The mounts a sandbox starts with.
+
+Interface: `build_mounts` once at boot; afterwards `kernel.mounts` is complete. A host path that can't
+be opened is a SandboxError that says which.
+
+As in a fresh container: the root is an overlay of the host's (or an image's) files; /proc, /sys, /dev,
+/dev/pts and /dev/shm are the kernel's own; /tmp and /run are empty, so that nobody else's temporary
+files show. Binds and tmpfs mounts of the user's come last and may lie anywhere, also in these; what is
+missing of their paths is made, in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from stat import S_IFDIR, S_IFREG
+from typing import TYPE_CHECKING
+
+from pysandbox_core.config import show
+from pysandbox_core.errors import LinuxError, SandboxError
+from pysandbox_core.fs.dentry import Path
+from pysandbox_core.fs.host_tree import HostTree
+from pysandbox_core.fs.mount import (
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_RELATIME,
+    MountNamespace,
+)
+from pysandbox_core.fs.overlay import OverlayFs
+from pysandbox_core.fs.tmpfs import TmpFs
+
+if TYPE_CHECKING:
+    from pysandbox_core.config import Bind
+    from pysandbox_core.fs.inode import FileSystem, Inode
+    from pysandbox_core.kernel import Kernel
+
+_SAFE = MS_NOSUID | MS_NODEV | MS_RELATIME
+_PROC = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME
+_SYMLINKS_MAX = 40
+
+
+def build_mounts(kernel: Kernel) -> None:
+    """Mount everything that `kernel.config` asks for, and what every sandbox has."""
+    config = kernel.config
+    tree = _open_tree(config.rootfs, "rootfs")
+    kernel.mounts = MountNamespace(OverlayFs(kernel, tree), b"overlay")
+    _mount_system(kernel)
+    for target in config.tmpfs:
+        _mount(kernel, TmpFs(kernel), target, b"tmpfs", _SAFE)
+    for bind in config.binds:
+        _mount_bind(kernel, bind)
+
+
+def _mount_system(kernel: Kernel) -> None:
+    from pysandbox_core.fs.dev import DevFs
+    from pysandbox_core.fs.devpts import DevPts
+    from pysandbox_core.fs.proc.filesystem import ProcFs
+    from pysandbox_core.fs.sys import SysFs
+
+    kernel.devpts = DevPts(kernel)
+    _mount(kernel, ProcFs(kernel), b"/proc", b"proc", _PROC)
+    _mount(kernel, SysFs(kernel), b"/sys", b"sysfs", _PROC)
+    _mount(kernel, DevFs(kernel), b"/dev", b"devtmpfs", MS_NOSUID | MS_RELATIME)
+    _mount(kernel, kernel.devpts, b"/dev/pts", b"devpts", MS_NOSUID | MS_NOEXEC | MS_RELATIME)
+    _mount(kernel, TmpFs(kernel), b"/dev/shm", b"tmpfs", _SAFE)
+    _mount(kernel, TmpFs(kernel), b"/tmp", b"tmpfs", _SAFE)
+    _mount(kernel, TmpFs(kernel, mode=0o755), b"/run", b"tmpfs", _SAFE)
+
+
+def _mount_bind(kernel: Kernel, bind: Bind) -> None:
+    from pysandbox_core.fs.host_directory import HostFs
+
+    flags = MS_RELATIME if bind.writable else MS_RELATIME | MS_RDONLY
+    flags |= MS_NOSUID | MS_NODEV
+    source, is_file = os.path.abspath(bind.source), not os.path.isdir(bind.source)
+    name = b""
+    if is_file:
+        source, name = os.path.split(os.path.realpath(source))
+    fs = HostFs(kernel, _open_tree(source, "bind source"), writable=bind.writable)
+    if not is_file:
+        _mount(kernel, fs, bind.target, b"host", flags)
+        return
+    # a single file: its directory is opened, and nothing but the file is shown
+    inode = fs.lookup_host(fs.root, name)
+    if inode is None or not inode.is_regular:
+        raise SandboxError(f"bind source {show(bind.source)} is neither a directory nor a file")
+    place = _make_place(kernel, bind.target, directory=False)
+    mounts = kernel.mounts
+    mount = mounts.mount(fs, place, b"host", flags)
+    mount.root = mounts.dentries.add(mount.root, name, inode)
+
+
+def _open_tree(path: bytes, what: str) -> HostTree:
+    try:
+        return HostTree.open(path)
+    except OSError as error:
+        raise SandboxError(f"{what} {show(path)} can't be opened: {error.strerror}") from None
+
+
+def _mount(kernel: Kernel, fs: FileSystem, target: bytes, source: bytes, flags: int) -> None:
+    kernel.mounts.mount(fs, _make_place(kernel, target, directory=True), source, flags)
+
+
+def _make_place(kernel: Kernel, target: bytes, *, directory: bool) -> Path:
+    """The place `target` in what is mounted so far; what does not exist is made. Symbolic links are
+    followed, as a program that asks for the path later will follow them."""
+    mounts = kernel.mounts
+    mount, dentry = mounts.root.mount, mounts.root.dentry
+    names = [name for name in target.split(b"/") if name]
+    links = 0
+    while names:
+        name = names.pop(0)
+        if name == b".":
+            continue
+        if name == b"..":
+            while dentry is mount.root and mount.parent is not None:
+                dentry, mount = mount.mountpoint, mount.parent
+            dentry = dentry.parent
+            continue
+        parent = dentry.inode
+        if parent is None or not parent.is_dir:
+            raise SandboxError(f"mount point {show(target)}: a part of the path is no directory")
+        known = dentry.children.get(name)
+        child = known if known is not None and known.mounts is not None else None
+        if child is None:
+            inode = _find(parent, name)
+            if inode is None:
+                inode = _make(parent, name, target, directory=directory or bool(names))
+            if inode.is_symlink:
+                links += 1
+                if links > _SYMLINKS_MAX:
+                    raise SandboxError(f"mount point {show(target)}: too many symbolic links")
+                text = inode.readlink(_NO_TASK)
+                names[:0] = [part for part in text.split(b"/") if part]
+                if text.startswith(b"/"):
+                    mount, dentry = mounts.root.mount, mounts.root.dentry
+                continue
+            child = mounts.dentries.add(dentry, name, inode)
+        mount, dentry = mounts.covered(mount, child)
+    assert dentry.inode is not None
+    if dentry.inode.is_dir != directory:
+        kind = "a directory" if directory else "a file"
+        raise SandboxError(f"mount point {show(target)} exists and is not {kind}")
+    return Path(mount, dentry)
+
+
+_NO_TASK = None  # type: ignore[var-annotated]
+
+
+def _find(parent: Inode, name: bytes) -> Inode | None:
+    try:
+        return parent.lookup(_NO_TASK, name)  # type: ignore[arg-type]  # none of these looks at it
+    except LinuxError:
+        return None
+
+
+def _make(parent: Inode, name: bytes, target: bytes, *, directory: bool) -> Inode:
+    try:
+        if directory:
+            return parent.mkdir(_NO_TASK, name, S_IFDIR | 0o755, 0, 0)  # type: ignore[arg-type]
+        return parent.create(_NO_TASK, name, S_IFREG | 0o644, 0, 0)  # type: ignore[arg-type]
+    except LinuxError as error:
+        raise SandboxError(f"mount point {show(target)} can't be made: {error}") from None
