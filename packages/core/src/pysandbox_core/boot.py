@@ -1,29 +1,97 @@
 """Booting: from a configuration and a platform to a kernel that can start processes.
 
-Interface: `boot(kernel)` once, then `spawn` for each process that the user asks for, both on the kernel
-thread. What the program can't see yet may fail here with SandboxError.
+Interface: `boot(kernel)` once, then `spawn` for each process that the user asks for, all on the kernel
+thread. What was asked for and can't be had is a SandboxError; that a program can't be executed is the
+LinuxError of execve(2).
 """
 
 from __future__ import annotations
 
-from errno import EACCES, ENOENT, ENOSYS, ENOTDIR
+from errno import ENOSYS
 from typing import TYPE_CHECKING
 
-from pysandbox_core import syscalls
+from pysandbox_core import syscalls as _declares_them_all  # noqa: F401
+from pysandbox_core import task_clone, task_exec, task_exit, task_signals
+from pysandbox_core.abi.fcntl import AT_FDCWD
+from pysandbox_core.config import show
+from pysandbox_core.credentials import Credentials
 from pysandbox_core.declare import DECLARATIONS, TABLE_SIZE, Declaration, Entry, Result, build_entry
-from pysandbox_core.errors import LinuxError
+from pysandbox_core.errors import InvalidOptionError, LinuxError
+from pysandbox_core.fs.context import FsContext
+from pysandbox_core.fs.fd_table import FdTable
+from pysandbox_core.fs.host_stdio import open_stdio
+from pysandbox_core.fs.permissions import MAY_EXEC, check_access
+from pysandbox_core.fs.resolve import resolve
+from pysandbox_core.fs.setup import build_mounts
+from pysandbox_core.mm.memory_file import MemoryFile
+from pysandbox_core.mm.memory_manager import MemoryManager
+from pysandbox_core.time.clocks import Clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pysandbox_core.credentials import Credentials
+    from pysandbox_core.config import ProcessSpec
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task, ThreadGroup
 
-_ = (syscalls, EACCES, ENOENT, ENOTDIR)
+
+def boot(kernel: Kernel) -> None:
+    """Give `kernel` its memory, clocks, process 1, file systems and system calls."""
+    kernel.memory_file = MemoryFile(kernel.config.memory)
+    kernel.clocks = Clocks(kernel)
+    task_clone.new_init(kernel)
+    build_mounts(kernel)
+    kernel.table = build_table()
 
 
-def build_table(kernel: Kernel) -> list[Entry]:
+def spawn(kernel: Kernel, spec: ProcessSpec, path: bytes) -> ThreadGroup:
+    """Start the program at `path` as `spec` says, as a child of process 1 and in a session of its own.
+
+    It is an empty process that executes the program, so that execve(2) is the only way in. Errors:
+    those of execve(2); InvalidOptionError if the working directory is required and can't be entered.
+    """
+    user = spec.user or kernel.config.user
+    creds = Credentials.for_user(user.uid, user.gid, tuple(user.groups))
+    root = kernel.mounts.root
+    task = task_clone.new_process(
+        kernel,
+        mm=MemoryManager(kernel, None, kernel.platform.new_address_space()),
+        files=FdTable(),
+        fs=FsContext(root, root),
+        creds=creds,
+    )
+    try:
+        enter_directory(task, spec)
+        for fd, file in enumerate(open_stdio(kernel, spec.stdio)):
+            task.files.set(fd, file, cloexec=False)
+        task_exec.start_first(task, path, spec.argv, spec.env)
+    except BaseException:
+        task_exit.exit_task(task)
+        raise
+    task_clone.start(task)
+    return task.group
+
+
+def enter_directory(task: Task, spec: ProcessSpec) -> None:
+    """Make `spec.cwd` the working directory; if it may be missing, `/` serves instead."""
+    try:
+        cwd = resolve(task, AT_FDCWD, spec.cwd)
+        check_access(task.creds, cwd.inode, MAY_EXEC)
+    except LinuxError as error:
+        if spec.cwd_required:
+            raise InvalidOptionError(
+                f"working directory {show(spec.cwd)} can't be entered in the sandbox: {error}"
+            ) from None
+        return
+    if cwd.inode.is_dir:
+        task.fs.set_cwd(cwd)
+
+
+def send_signal(group: ThreadGroup, signo: int) -> None:
+    """Pass on a signal that the sandbox was sent from outside, as from the host's kernel."""
+    if group.exit_status is None:
+        task_signals.send(group, signo)
+
+
+def build_table() -> list[Entry]:
     """The table the loop calls through: entry by number, the last one for every other number."""
     table: list[Entry] = [_unknown] * (TABLE_SIZE + 1)
     for number, declaration in DECLARATIONS.items():

@@ -39,7 +39,7 @@ def run(kernel: Kernel) -> None:
             context = next_stop()
             if context is None:
                 continue
-            task: Task = context.owner  # type: ignore[assignment]  # set by Task
+            task = context.owner  # type: ignore[assignment]  # Task.__init__ set it
             task.running = False
             if context.stop == STOP_SYSCALL:
                 regs = task.regs
