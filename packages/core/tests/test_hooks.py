@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from pysandbox_core import hook_calls
-from pysandbox_core.declare import DECLARATIONS, Declaration, build_entry
+from pysandbox_core.abi.numbers_amd64 import NUMBERS
+from pysandbox_core.declare import TABLE_SIZE, Declaration, build_entry
 from pysandbox_core.errors import ERESTARTSYS, LinuxError
 from pysandbox_core.hooks import Answer, HookSpecs, Refuse, hookimpl
 from pysandbox_platform.registers_amd64 import NREGS, RDI, RSI
@@ -48,6 +49,7 @@ class Recorder:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(hook_calls, "DECLARATIONS", {500: DECLARATION})
+    monkeypatch.setattr(hook_calls, "NUMBERS", {"add": 500})
     logged: list[str] = []
     entry = build_entry(DECLARATION)
     return SimpleNamespace(
@@ -144,8 +146,8 @@ def test_every_hook_is_described() -> None:
     assert hooks and all(hook.__doc__ for hook in hooks)
 
 
-def test_real_declarations_are_wrapped() -> None:
-    table = {number: build_entry(declaration) for number, declaration in DECLARATIONS.items()}
-    kernel = SimpleNamespace(table=dict(table), hooks=None, log=print)
+def test_every_call_is_seen_also_those_that_nobody_declares() -> None:
+    table = [lambda task, regs: 0] * (TABLE_SIZE + 1)
+    kernel = SimpleNamespace(table=list(table), hooks=None, log=print)
     hook_calls.install(kernel, [("recorder", Recorder())])  # type: ignore[arg-type]
-    assert all(kernel.table[number] is not table[number] for number in table)
+    assert all(kernel.table[number] is not table[number] for number in NUMBERS.values())

@@ -11,16 +11,18 @@ This module imports pluggy only once there is a plugin: the import takes as long
 
 from __future__ import annotations
 
+from errno import ENOSYS
 from typing import TYPE_CHECKING, Any
 
-from pysandbox_core.declare import DECLARATIONS, build_entry, decode_arguments
+from pysandbox_core.abi.numbers_amd64 import NUMBERS
+from pysandbox_core.declare import DECLARATIONS, Declaration, build_entry, decode_arguments
 from pysandbox_core.entry_points import HOOKS, entry_points
 from pysandbox_core.errors import LinuxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pysandbox_core.declare import Declaration, Entry, Result
+    from pysandbox_core.declare import Entry, Result
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task
 
@@ -59,7 +61,8 @@ def install(kernel: Kernel, plugins: Sequence[tuple[str, object]]) -> None:
                 manager.unregister(name=name)
     hooks = kernel.hooks = manager.hook
     if hooks.syscall_enter.get_hookimpls() or hooks.syscall_exit.get_hookimpls():
-        for number, declaration in DECLARATIONS.items():
+        for name, number in NUMBERS.items():
+            declaration = DECLARATIONS.get(number) or Declaration(name, number, (), None, ENOSYS)
             kernel.table[number] = observed(kernel.table[number], declaration, hooks)
     hooks.sandbox_start(kernel=kernel)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform import PlatformError, PlatformUnavailableError
 
-from pysandbox_core import boot, hook_calls, task_signals
+from pysandbox_core import boot, hook_calls
 from pysandbox_core.config import DEFAULT_PATH, ProcessSpec, show
 from pysandbox_core.errors import (
     CommandNotExecutableError,
@@ -234,7 +234,7 @@ def forward_signal(group: ThreadGroup, signo: int) -> None:
     if signo in TERMINAL_SIGNALS and console is not None and console.foreground is not None:
         console.foreground.signal(signo)
     else:
-        task_signals.send(group, signo)
+        boot.send_signal(group, signo)
 
 
 def exit_status(wait_status: int) -> int:
