@@ -141,10 +141,8 @@ static void between_processes(void)
     SECTION("between processes");
     int *shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t pid = (pid_t)MUST(fork());
-    if (pid == 0) {
-        CHECK(futex(shared, FUTEX_WAIT, 0, NULL, NULL, 0));
-        _exit(0);
-    }
+    if (pid == 0)
+        _exit(futex(shared, FUTEX_WAIT, 0, NULL, NULL, 0) == 0 ? 0 : errno);
     SHOW(wake(shared, FUTEX_WAKE, 1, 0));
     reap("waiter", pid);
     put_file("file", "0123456789abcdef");
@@ -153,18 +151,15 @@ static void between_processes(void)
     int *two = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     int value = *one;
     pid = (pid_t)MUST(fork());
-    if (pid == 0) {
-        CHECK(futex(one, FUTEX_WAIT, value, NULL, NULL, 0));
-        _exit(0);
-    }
+    if (pid == 0)
+        _exit(futex(one, FUTEX_WAIT, value, NULL, NULL, 0) == 0 ? 0 : errno);
     SHOW(wake(two, FUTEX_WAKE, 1, 0));
     reap("waiter on a file", pid);
 }
 
 static void *lock_and_die(void *argument)
 {
-    SHOW(futex(argument, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0));
-    return NULL;
+    return (void *)futex(argument, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0);
 }
 
 static void inheritance(void)
@@ -180,7 +175,9 @@ static void inheritance(void)
     while (!(__atomic_load_n(&lock, __ATOMIC_SEQ_CST) & (int)FUTEX_WAITERS))
         sched_yield();
     CHECK(futex(&lock, FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0));
-    pthread_join(thread, NULL);
+    void *result;
+    pthread_join(thread, &result);
+    SHOW(result == NULL);
     CHECK(futex(&lock, FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0));
     lock = 1 << 29;
     CHECK(futex(&lock, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0));

@@ -110,7 +110,7 @@ static void waiting(void)
     wait_latch(&ready);
     say("parent unlocks");
     lock = region(F_UNLCK, 0, 0);
-    CHECK(fcntl(fd, F_SETLK, &lock));
+    MUST(fcntl(fd, F_SETLK, &lock));
     reap("waiter", pid);
 }
 

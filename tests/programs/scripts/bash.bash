@@ -27,7 +27,7 @@ nested 50; echo "nested $?"
 shopt -s nullglob globstar; mkdir -p g/h; touch g/a.c g/h/b.c
 echo g/**/*.c; echo none*
 mapfile -t lines < <(seq 5); echo "${lines[*]}"
-bash -mc 'sleep 30 & kill -STOP %1; until grep -q "^State:.T" /proc/$!/status; do :; done; jobs -s > stopped; wc -l < stopped; kill -KILL %1; wait %1; echo "ended $?"' 2> /dev/null
+bash -mc 'sleep 30 & kill -STOP %1; until grep -q "^State:.T" /proc/$!/status; do :; done; kill -KILL %1; wait %1; echo "ended $?"' 2> /dev/null
 (exec -a renamed bash -c 'echo $0')
 time_taken=$( { time -p true; } 2>&1 | wc -l); echo "time lines $time_taken"
 echo {1..5} {a..e}
