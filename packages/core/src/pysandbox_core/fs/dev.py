@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pysandbox_core.credentials import CAP_SYS_ADMIN
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FileDescription
-from pysandbox_core.fs.tmpfs import TmpFs, TmpSpecial, TmpSymlink
+from pysandbox_core.fs.tmpfs import TmpDirectory, TmpFs, TmpSpecial, TmpSymlink
 from pysandbox_core.mm.mappable import MemoryMappable
 
 if TYPE_CHECKING:
@@ -231,13 +231,15 @@ class DevFs(TmpFs):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, mode=0o755)
         root = self.root
+        assert isinstance(root, TmpDirectory)
         for name, rdev in (
             (b"null", NULL), (b"zero", ZERO), (b"full", FULL), (b"random", RANDOM),
             (b"urandom", URANDOM), (b"ptmx", PTMX),
         ):  # fmt: skip
             root.add(name, TmpSpecial(self, S_IFCHR | 0o666, 0, 0, rdev))
         root.add(b"tty", TmpSpecial(self, S_IFCHR | 0o666, 0, self.TTY_GID, TTY))
-        root.add(b"console", TmpSpecial(self, S_IFCHR | 0o600, 0, 0, CONSOLE))
+        self.console = TmpSpecial(self, S_IFCHR | 0o600, 0, 0, CONSOLE)
+        root.add(b"console", self.console)
         for name, target in (
             (b"fd", b"/proc/self/fd"), (b"stdin", b"/proc/self/fd/0"),
             (b"stdout", b"/proc/self/fd/1"), (b"stderr", b"/proc/self/fd/2"),

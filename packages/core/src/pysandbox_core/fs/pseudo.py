@@ -38,6 +38,8 @@ class PseudoFs(FileSystem):
     """A file system without storage, of one kernel. `magic` is its statfs(2) type."""
 
     cacheable = False
+    text_size = 0
+    """What stat(2) says of the size of a `TextInode`."""
 
     def __init__(self, kernel: Kernel, magic: int, blksize: int = 4096) -> None:
         self.kernel = kernel
@@ -185,6 +187,7 @@ class TextInode(PseudoInode):
         ino: int | None = None,
     ) -> None:
         super().__init__(fs, stat.S_IFREG | mode, uid, gid, ino)
+        self.size = fs.text_size
         self.generate = generate
         self.store = store
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from pysandbox_core.scheduling import PROCESSORS
+
 _KEPT = frozenset(
     (
         b"processor", b"vendor_id", b"cpu family", b"model", b"model name", b"stepping",
@@ -29,7 +31,7 @@ class Cpus:
     """Numbers and features of the processors."""
 
     def __init__(self) -> None:
-        self.online = tuple(sorted(os.sched_getaffinity(0)))
+        self.online = PROCESSORS
         """Numbers of the processors, as getcpu(2) gives them."""
         self.count = len(self.online)
         self._host_fd = -1

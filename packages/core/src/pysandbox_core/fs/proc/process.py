@@ -18,9 +18,10 @@ from pysandbox_core.credentials import CAP_SYS_NICE, CAP_SYS_RESOURCE
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.inode import DirEntry, Inode
 from pysandbox_core.fs.proc import memory, mounts, status
-from pysandbox_core.fs.proc.access import may_access, memory_of, owner, require_access
+from pysandbox_core.fs.proc.access import memory_of, owner, require_access
 from pysandbox_core.fs.proc.descriptors import FdDirectory, FdInfoDirectory, path_of
 from pysandbox_core.fs.proc.memory import MemInode
+from pysandbox_core.fs.proc.namespaces import NamespaceDirectory
 from pysandbox_core.fs.pseudo import PseudoDirectory, PseudoInode, TextInode
 
 if TYPE_CHECKING:
@@ -341,56 +342,3 @@ class TaskDirectory(PseudoDirectory):
             DirEntry(b"%d" % thread.tid, (thread.tid << INO_SHIFT) + 1 + TASK_INO, S_IFDIR)
             for thread in threads
         ]
-
-
-NAMESPACES = (b"cgroup", b"ipc", b"mnt", b"net", b"pid", b"pid_for_children", b"time",
-              b"time_for_children", b"user", b"uts")  # fmt: skip
-FIRST_NAMESPACE_INO = 0xEFFFFFF0
-"""Inode numbers of the initial namespaces count down from 2^32-1 on Linux; here there is one of
-each."""
-
-
-class NamespaceDirectory(PseudoDirectory):
-    """/proc/PID/ns. There is one namespace of each kind, and setns(2) into it changes nothing."""
-
-    def __init__(self, fs: ProcFs, target: Task, ino: int) -> None:
-        super().__init__(fs, 0o511, *owner(target), ino)
-        self.proc = fs
-        self.target = target
-
-    def lookup(self, task: Task, name: bytes) -> Inode | None:
-        if name not in NAMESPACES:
-            return None
-        inode = self.children.get(name)
-        if inode is None:
-            ino = self.ino + 100 + NAMESPACES.index(name)
-            inode = self.children[name] = NamespaceLink(self.proc, self.target, name, ino)
-        return inode
-
-    def entries(self, task: Task) -> list[DirEntry]:
-        if not may_access(task, self.target):
-            raise LinuxError(EACCES)
-        return [
-            DirEntry(name, self.ino + 100 + place, S_IFLNK) for place, name in enumerate(NAMESPACES)
-        ]
-
-
-class NamespaceLink(PseudoInode):
-    """/proc/PID/ns/NAME"""
-
-    def __init__(self, fs: ProcFs, target: Task, name: bytes, ino: int) -> None:
-        super().__init__(fs, S_IFLNK | 0o777, *owner(target), ino)
-        self.proc = fs
-        self.target = target
-        self.kind = name.removesuffix(b"_for_children")
-
-    def _text(self) -> bytes:
-        return b"%s:[%d]" % (self.kind, FIRST_NAMESPACE_INO + NAMESPACES.index(self.kind))
-
-    def readlink(self, task: Task) -> bytes:
-        require_access(task, self.target)
-        return self._text()
-
-    def follow(self, task: Task) -> Path:
-        require_access(task, self.target)
-        return self.proc.nameless_path(self._text(), self.proc.namespace_inode(self.kind))

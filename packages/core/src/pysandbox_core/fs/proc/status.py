@@ -8,20 +8,22 @@ Linux: fs/proc/array.c, proc_pid_limits() and the like in fs/proc/base.c.
 
 from __future__ import annotations
 
+from os import major, minor
 from typing import TYPE_CHECKING
 
+from pysandbox_platform import PAGE_SIZE
 from pysandbox_platform.registers_amd64 import R8, R9, R10, RDI, RDX, RIP, RSI, RSP
 
 from pysandbox_core.abi.signal import SIG_DFL, SIG_IGN
 from pysandbox_core.accounting import task_cpu_time_ns
 from pysandbox_core.fs.proc.access import may_access, memory_of
-from pysandbox_core.fs.proc.cpus import format_cpu_mask
+from pysandbox_core.fs.proc.cpus import format_cpu_list, format_cpu_mask
 from pysandbox_core.fs.proc.memory import sizes
 from pysandbox_core.fs.proc.times import TICK_NS, group_ticks, start_ticks, task_ticks
+from pysandbox_core.fs.tty import controlling_tty
 from pysandbox_core.limits import INFINITY, NAMES
 
 if TYPE_CHECKING:
-    from pysandbox_core.fs.proc.filesystem import ProcFs
     from pysandbox_core.task import Task
 
 STATE_NAMES = {
@@ -176,11 +178,12 @@ def _queued(target: Task) -> int:
 
 
 def _placement_rows(target: Task) -> list[tuple[bytes, bytes]]:
-    cpus = proc_of(target).cpus
-    mask = sum(1 << number for number in cpus.online)
+    online = target.kernel.proc.cpus.online
+    allowed = target.scheduling.affinity
+    numbers = tuple(number for number in online if allowed >> number & 1) if allowed else online
     return [
-        (b"Cpus_allowed", format_cpu_mask(mask)),
-        (b"Cpus_allowed_list", cpus.list_text()),
+        (b"Cpus_allowed", format_cpu_mask(sum(1 << number for number in numbers))),
+        (b"Cpus_allowed_list", format_cpu_list(numbers)),
         (b"Mems_allowed", b"1"),
         (b"Mems_allowed_list", b"0"),
         (b"voluntary_ctxt_switches", b"0"),
@@ -188,55 +191,63 @@ def _placement_rows(target: Task) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def proc_of(target: Task) -> ProcFs:
-    """The kernel's proc file system."""
-    return target.kernel.proc
-
-
 def stat(reader: Task, target: Task, whole: bool) -> bytes:
     """/proc/PID/stat: 52 fields. What is private is 0 for others. proc_pid_stat(5)"""
     group = target.group
     permitted = may_access(reader, target)
     mm = memory_of(target)
-    ignored, caught = signal_sets(target)
-    used = group_ticks(group) if whole else task_ticks(target)
-    children = group.children_cpu_ns // TICK_NS if whole else 0
-    session = group.process_group.session
-    tty = session.tty
-    size = None if mm is None else sizes(mm)
-    fields = [
-        parent_pid(reader, target), group.process_group.pgid, session.sid,
-        0 if tty is None else _old_device(tty.rdev),
-        -1 if tty is None else tty.foreground_pgid(),
-        PF_RANDOMIZE | (0 if group.has_execed else PF_FORKNOEXEC) | target.exited * PF_EXITING,
-        0, 0, 0, 0, used, 0, children, 0,
-        20, 0, max(1, len(group.tasks)), 0, start_ticks(target.kernel, group.start_time_ns),
-        0 if size is None else size.total, 0 if size is None else size.resident >> 12,
-        group.limits.rss,
-    ]  # fmt: skip
+    state = state_letter(target)
+    head = b"%d (%s) %s " % (target.tid, escape_comm(target.comm), state)
+    fields = _stat_first(reader, target, whole)
     if mm is None or not permitted:
         fields += [1 if mm is not None else 0] * 2 + [0] * 3
     else:
         fields += [mm.start_code, mm.end_code, mm.start_stack, 0, 0]
-    fields += [
-        target.pending.mask & 0x7FFFFFFF, target.sigmask & 0x7FFFFFFF, ignored & 0x7FFFFFFF,
-        caught & 0x7FFFFFFF, 1 if permitted and state_letter(target) in b"SD" else 0, 0, 0,
-        group.exit_signal if whole or target is group.leader else -1, 0, 0, 0, 0, 0, 0,
-    ]  # fmt: skip
+    ignored, caught = signal_sets(target)
+    fields += [word & 0x7FFFFFFF for word in (target.pending.mask, target.sigmask, ignored, caught)]
+    exit_signal = group.exit_signal if whole or target is group.leader else -1
+    scheduling = target.scheduling
+    fields += [1 if permitted and state in (b"S", b"D") else 0, 0, 0, exit_signal]
+    fields += [0, scheduling.priority, scheduling.policy, 0, 0, 0]
     if mm is None or not permitted:
         fields += [0] * 7
     else:
-        fields += [mm.start_data, mm.end_data, mm.start_brk, mm.arg_start, mm.arg_end,
-                   mm.env_start, mm.env_end]  # fmt: skip
+        fields += [mm.start_data, mm.end_data, mm.start_brk]
+        fields += [mm.arg_start, mm.arg_end, mm.env_start, mm.env_end]
     fields.append(target.exit_code if permitted else 0)
-    head = b"%d (%s) %s " % (target.tid, escape_comm(target.comm), state_letter(target))
     return head + b" ".join(b"%d" % field for field in fields) + b"\n"
 
 
-def _old_device(rdev: int) -> int:
-    """A device number as 16 bits and more: new_encode_dev()."""
-    from os import major, minor
+def _stat_first(reader: Task, target: Task, whole: bool) -> list[int]:
+    """Fields 4 to 25: ppid to rsslim."""
+    group = target.group
+    job = group.process_group
+    tty = controlling_tty(target)
+    used = group_ticks(group) if whole else task_ticks(target)
+    children = group.children_cpu_ns // TICK_NS if whole else 0
+    mm = memory_of(target)
+    size = None if mm is None else sizes(mm)
+    flags = PF_RANDOMIZE | (0 if group.has_execed else PF_FORKNOEXEC)
+    fields = [parent_pid(reader, target), job.pgid, job.session.sid]
+    fields.append(0 if tty is None else _device_number(tty.rdev))
+    fields.append(-1 if tty is None or tty.foreground is None else tty.foreground.pgid)
+    fields.append(flags | (PF_EXITING if target.exited else 0))
+    fields += [0, 0, 0, 0, used, 0, children, 0]
+    fields += [_priority(target), target.scheduling.nice, max(1, len(group.tasks)), 0]
+    fields.append(start_ticks(target.kernel, group.start_time_ns))
+    fields += [0, 0] if size is None else [size.total, size.resident // PAGE_SIZE]
+    fields.append(group.limits.rss)
+    return fields
 
+
+def _priority(target: Task) -> int:
+    """As the scheduler sees it: 20 and the nice value, or below 0 for a real-time task."""
+    scheduling = target.scheduling
+    return -1 - scheduling.priority if scheduling.priority else 20 + scheduling.nice
+
+
+def _device_number(rdev: int) -> int:
+    """A device number in 32 bits: new_encode_dev()."""
     return minor(rdev) & 0xFF | major(rdev) << 8 | (minor(rdev) & ~0xFF) << 12
 
 

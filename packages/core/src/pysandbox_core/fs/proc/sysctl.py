@@ -8,10 +8,11 @@ Linux: proc_sys_kernel(5), proc_sys_fs(5), proc_sys_vm(5).
 
 from __future__ import annotations
 
-import uuid
 from errno import EPERM
+from os import urandom
 from typing import TYPE_CHECKING
 
+from pysandbox_core.abi import utsname
 from pysandbox_core.credentials import CAP_LAST, CAP_SYS_ADMIN
 from pysandbox_core.errors import LinuxError
 
@@ -34,8 +35,7 @@ CONSTANTS: dict[bytes, dict[bytes, bytes]] = {
         b"core_pattern": b"core", b"core_uses_pid": b"0", b"dmesg_restrict": b"1",
         b"kptr_restrict": b"2", b"perf_event_paranoid": b"4", b"tainted": b"0",
         b"unprivileged_bpf_disabled": b"2", b"io_uring_disabled": b"2", b"panic": b"0",
-        b"printk": b"4\t4\t1\t7", b"sched_rr_timeslice_ms": b"100", b"yama": b"",
-        b"keys": b"", b"pty": b"", b"random": b"",
+        b"printk": b"4\t4\t1\t7", b"sched_rr_timeslice_ms": b"100",
     },
     b"vm": {
         b"overcommit_memory": b"0", b"overcommit_ratio": b"50", b"overcommit_kbytes": b"0",
@@ -97,8 +97,7 @@ def add_sysctls(fs: ProcFs, root: PseudoDirectory) -> None:
     for path, values in CONSTANTS.items():
         directory = _directory(directories, path)
         for name, value in values.items():
-            if value:
-                directory.add_constant(name, value + b"\n", 0o644)
+            directory.add_constant(name, value + b"\n", 0o644)
     _add_names(fs.kernel, directories[b"kernel"])
     _add_random(_directory(directories, b"kernel/random"))
     pty = _directory(directories, b"kernel/pty")
@@ -118,8 +117,6 @@ def _directory(directories: dict[bytes, PseudoDirectory], path: bytes) -> Pseudo
 
 def _add_names(kernel: Kernel, directory: PseudoDirectory) -> None:
     """What uname(2) tells."""
-    from pysandbox_core.abi import utsname
-
     directory.add_constant(b"ostype", utsname.SYSNAME + b"\n")
     directory.add_constant(b"osrelease", utsname.RELEASE + b"\n")
     directory.add_constant(b"version", utsname.VERSION + b"\n")
@@ -144,10 +141,18 @@ def _name(task: Task, data: bytes) -> bytes:
     return data.split(b"\n", 1)[0].split(b"\0", 1)[0][:64]
 
 
+def random_uuid() -> bytes:
+    """A random UUID (version 4), RFC 9562."""
+    data = bytearray(urandom(16))
+    data[6] = data[6] & 0x0F | 0x40
+    data[8] = data[8] & 0x3F | 0x80
+    text = data.hex().encode()
+    return b"-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
 def _add_random(directory: PseudoDirectory) -> None:
-    boot_id = str(uuid.uuid4()).encode()
-    directory.add_constant(b"boot_id", boot_id + b"\n")
-    directory.add_text(b"uuid", lambda task: str(uuid.uuid4()).encode() + b"\n")
+    directory.add_constant(b"boot_id", random_uuid() + b"\n")
+    directory.add_text(b"uuid", lambda task: random_uuid() + b"\n")
     for name in (b"entropy_avail", b"poolsize", b"write_wakeup_threshold"):
         directory.add_constant(name, b"256\n")
     directory.add_constant(b"urandom_min_reseed_secs", b"60\n", 0o644)

@@ -37,6 +37,7 @@ CHARACTER_DEVICES = ((1, b"mem"), (5, b"/dev/tty"), (5, b"/dev/console"), (5, b"
 def add_system_files(fs: ProcFs, root: PseudoDirectory) -> None:
     """Put the files into /proc."""
     kernel = fs.kernel
+    fs.load = LoadAverage(kernel)
     root.add_text(b"cpuinfo", lambda task: fs.cpus.cpuinfo())
     root.add_text(b"meminfo", lambda task: meminfo(kernel))
     root.add_text(b"stat", lambda task: system_stat(fs))
