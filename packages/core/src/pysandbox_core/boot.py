@@ -62,6 +62,10 @@ def spawn(kernel: Kernel, spec: ProcessSpec, path: bytes) -> ThreadGroup:
         enter_directory(task, spec)
         for fd, file in enumerate(open_stdio(kernel, spec.stdio)):
             task.files.set(fd, file, cloexec=False)
+        if kernel.console is not None:
+            from pysandbox_core.fs.host_tty import attach
+
+            attach(task, task.files)
         task_exec.start_first(task, path, spec.argv, spec.env)
     except BaseException:
         task_exit.exit_task(task)
