@@ -8,6 +8,7 @@ import multiprocessing.shared_memory
 import os
 import signal
 import sys
+from typing import Any
 
 
 def square(number: int) -> int:
@@ -19,19 +20,19 @@ def produce(queue: multiprocessing.Queue[int], count: int) -> None:
         queue.put(number)
 
 
-def add(value, lock, times: int) -> None:  # type: ignore[no-untyped-def]
+def add(value: Any, lock: Any, times: int) -> None:
     for _ in range(times):
         with lock:
             value.value += 1
 
 
-def answer(connection) -> None:  # type: ignore[no-untyped-def]
+def answer(connection: Any) -> None:
     connection.send(connection.recv()[::-1])
     connection.close()
 
 
 def write_shared(name: str) -> None:
-    memory = multiprocessing.shared_memory.SharedMemory(name=name)
+    memory: Any = multiprocessing.shared_memory.SharedMemory(name=name)
     memory.buf[:5] = b"child"
     memory.close()
 
@@ -45,7 +46,7 @@ def wait_for_ever() -> None:
 
 
 def run(method: str) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     print(method)
     with context.Pool(2) as pool:
         print(pool.map(square, range(10)), pool.apply(square, (12,)))
@@ -80,7 +81,7 @@ def run(method: str) -> None:
 
 
 def more() -> None:
-    memory = multiprocessing.shared_memory.SharedMemory(create=True, size=100)
+    memory: Any = multiprocessing.shared_memory.SharedMemory(create=True, size=100)
     process = multiprocessing.get_context("fork").Process(target=write_shared, args=(memory.name,))
     process.start()
     process.join()
