@@ -10,6 +10,7 @@ and do nothing that could be done elsewhere.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -110,7 +111,7 @@ class PtraceContext(Context):
 
     def set_fpstate(self, state: bytes) -> None:
         result = lib.pt_xstate_set(self._native, ffi.from_buffer(state), len(state))
-        if result == -22:  # EINVAL
+        if result == -errno.EINVAL:
             raise ValueError("an extended state that the processor would refuse")
         self._platform._check(result)
 
@@ -194,6 +195,8 @@ class PtracePlatform(Platform):
         self.xstate_features = lib.pt_xstate_features(native)
 
     def _error(self, result: int) -> PlatformError:
+        if result == -errno.EBADF:
+            return PlatformError("ptrace platform: it was released or closed", errno.EBADF)
         reason = ffi.string(lib.pt_error(self._native)).decode(errors="replace")
         return PlatformError(f"ptrace platform: {reason or os.strerror(-result)}", -result)
 
@@ -249,6 +252,8 @@ class PtracePlatform(Platform):
         if self._closed:
             return
         self._closed = True
+        for space in self._spaces:
+            space._native = ffi.NULL  # C gives them back below
         self._spaces.clear()
         self._contexts.clear()
         lib.pt_close(self._native)

@@ -113,7 +113,7 @@ int context_continue(pt_ctx *c)
     return 0;
 }
 
-/* Parts a stopped context from its thread, which goes back to its pool. */
+/* Parts a stopped context from its thread, which goes back to its pool. -ESRCH: it was killed. */
 int context_detach(pt_ctx *c)
 {
     if (!c->thread)
@@ -121,7 +121,7 @@ int context_detach(pt_ctx *c)
     int error = xstate_save(c);
     if (error == -ESRCH) {
         space_died(c->thread->space, -1);
-        return 0;
+        return error;
     }
     if (error)
         return pt_fail(c->platform, error, "reading a stub's extended state: %s", strerror(-error));
@@ -156,7 +156,7 @@ static int start(pt_ctx *c)
         context_ready(c, PT_STOP_INTERRUPTED);
         return 0;
     }
-    if (s->dying)
+    if (!s || s->dying)
         return -ESRCH;
     int error = 0;
     if (!c->thread || c->thread->space != s)
@@ -187,8 +187,10 @@ int pt_resume(pt_context *view, pt_space *s)
 {
     pt_ctx *c = (pt_ctx *)view;
     pt_platform *p = c->platform;
-    if (!p || c->state != PT_IDLE)
-        return p ? pt_fail(p, -EBUSY, "resume of a context that is running") : -EINVAL;
+    if (!p || !s)
+        return -EBADF;
+    if (c->state != PT_IDLE)
+        return pt_fail(p, -EBUSY, "resume of a context that is running");
     c->space = s;
     c->interrupt = false;
     c->state = PT_DEFERRED;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <x86intrin.h>
 
 /* Notes what failed; returns `error`. The first of a chain stands, it is the closest to the cause. */
@@ -39,6 +40,7 @@ pt_platform *pt_open(int *error, char *message, int message_size)
     list_init(&p->ready);
     pthread_mutex_init(&p->kick_lock, NULL);
     p->helper.armed = p->helper.wanted = INT64_MAX;
+    p->owner = getpid();
     affinity_open(p);
     *error = boot_master(p);
     if (!*error)
@@ -56,6 +58,8 @@ void pt_close(pt_platform *p)
     if (p->closed)
         return;
     p->closed = true;
+    if (getpid() != p->owner)
+        return;                 /* the stubs are the other process's, and so is the thread */
     helper_close(p);
     for (int i = 0; i < p->ncontexts; i++) {
         pt_ctx *c = p->contexts[i];

@@ -36,7 +36,9 @@ typedef struct {
 
 struct pt_thread {
     pid_t tid;
-    bool running;               /* let go, and no status of it seen since */
+    bool running;               /* let go, and its stop not handled yet */
+    bool has_status;            /* running, and `status` was taken while waiting for another */
+    int status;
     bool dead;                  /* its exit status was taken: the tid means nothing any more */
     bool has_served;            /* some context has run on it */
     bool clean_xstate;          /* its extended state is the initial one */
@@ -102,6 +104,7 @@ struct pt_platform {
     pt_list ready;
     int nrunning;               /* contexts in PT_RUNNING */
     pt_thread *running;         /* their threads */
+    int nstashed;               /* of these, the ones with has_status */
 
     /* kick: the words that other threads touch. */
     _Atomic uint32_t kicked;    /* futex word */
@@ -145,6 +148,7 @@ struct pt_platform {
         unsigned looks;
     } affinity;
 
+    pid_t owner;                /* the process that opened it; a fork of it has no stubs */
     bool closed;
     pt_thread *buckets[PT_BUCKETS];
     int nprocesses, nthreads;
@@ -176,6 +180,7 @@ int boot_master(pt_platform *p);
 /* thread.c: stub threads and processes. */
 pt_thread *thread_find(const pt_platform *p, pid_t tid);
 pt_thread *thread_adopt(pt_space *s, pid_t tid, int cpu);
+bool thread_take_status(pt_thread *t, int *status);
 int thread_wait(pt_thread *t, int *status);
 int thread_take(pt_space *s, pt_thread **taken);
 void thread_give(pt_thread *t);

@@ -43,9 +43,10 @@ pt_space *pt_space_new(pt_platform *p)
 void pt_space_release(pt_space *s)
 {
     pt_platform *p = s->platform;
-    for (pt_thread *t = s->threads, *next; t; t = next) {
-        next = t->next_in_space;
-        if (t->context && !p->closed && !s->dying)
+    for (pt_thread *t = s->threads; t && !p->closed; t = s->dying ? NULL : t->next_in_space) {
+        if (t->context && t->context->state == PT_RUNNING)
+            space_died(s, -1);          /* against the rules, but must not hang */
+        else if (t->context)
             context_detach(t->context);
     }
     space_end(s);
@@ -67,6 +68,8 @@ int pt_space_pid(const pt_space *s)
 
 static int check(pt_space *s, uint64_t addr, uint64_t length)
 {
+    if (!s)
+        return -EBADF;
     if ((addr | length) % PT_PAGE || !length || addr >= PT_STUB_BASE || length > PT_STUB_BASE - addr)
         return pt_fail(s->platform, -EINVAL, "%#lx bytes at %#lx are not the program's to map", length, addr);
     return 0;
@@ -155,6 +158,8 @@ int pt_unmap(pt_space *s, uint64_t addr, uint64_t length)
 
 int pt_sync(pt_space *s)
 {
+    if (!s)
+        return -EBADF;
     if (!s->nops || s->dying)
         return 0;
     int error = space_start(s);

@@ -84,6 +84,8 @@ void thread_stopped(pt_thread *t)
 {
     if (!t->running)
         return;
+    int status;
+    thread_take_status(t, &status);
     t->running = false;
     *t->prev_running = t->next_running;
     if (t->next_running)
@@ -91,11 +93,24 @@ void thread_stopped(pt_thread *t)
     t->space->platform->nrunning--;
 }
 
+/* The status that was taken from a thread while another was waited for. */
+bool thread_take_status(pt_thread *t, int *status)
+{
+    if (!t->has_status)
+        return false;
+    t->has_status = false;
+    t->space->platform->nstashed--;
+    *status = t->status;
+    return true;
+}
+
 /* Waits for one status of this thread. */
 int thread_wait(pt_thread *t, int *status)
 {
     pt_space *s = t->space;
     pt_platform *p = s->platform;
+    if (thread_take_status(t, status))
+        return 0;
     /* The exit of a thread group's leader is only reported when the others were reaped, so waiting
      * for it alone could last for ever when the process was killed. */
     if (t->tid != s->pid || s->nthreads == 1)
@@ -111,11 +126,15 @@ int thread_wait(pt_thread *t, int *status)
         pt_thread *other = thread_find(p, got);
         if (!other)
             continue;
-        bool same = other->space == s;
-        int error = stop_handle(p, other, *status);
-        if (error < 0)
-            return error;
-        if (same && s->dying)
+        if (WIFSTOPPED(*status)) {
+            /* Not handled here: that may inject, and so may the caller be doing just now. */
+            other->status = *status;
+            other->has_status = true;
+            p->nstashed++;
+            continue;
+        }
+        thread_died(other, *status);
+        if (s->dying)
             return -ESRCH;      /* and reaped already, this one too */
     }
 }
@@ -142,6 +161,8 @@ int thread_take(pt_space *s, pt_thread **taken)
     }
     pid_t tid = 0;
     int error = inject_clone(parent, PT_CLONE_THREAD, &tid);
+    if (error && error != -ESRCH)
+        pt_fail(s->platform, error, "a new stub thread: %s", strerror(-error));
     if (borrowed && !s->dying) {
         int again = thread_return(parent);
         error = error ? error : again;

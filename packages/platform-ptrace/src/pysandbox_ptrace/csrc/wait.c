@@ -26,9 +26,21 @@ static pt_thread *only_one(const pt_platform *p)
     return t && (t->tid != t->space->pid || t->space->nthreads == 1) ? t : NULL;
 }
 
+/* A stop that was seen while another thread was waited for (thread_wait()). */
+static int handle_stashed(pt_platform *p)
+{
+    int status;
+    for (pt_thread *t = p->running; t; t = t->next_running)
+        if (thread_take_status(t, &status))
+            return stop_handle(p, t, status);
+    return 0;
+}
+
 /* Waits for one status and handles it. 0, PT_NOTHING, or a negative errno. */
 static int wait_once(pt_platform *p, int flags)
 {
+    if (p->nstashed)
+        return handle_stashed(p);
     pt_thread *t = only_one(p);
     int status, got;
     waiter_set(p, p->running);
@@ -60,6 +72,8 @@ static int64_t wait_until(pt_platform *p, int64_t timeout_ns, int64_t deadline)
             return report(c);
         if (p->kicked && atomic_exchange(&p->kicked, 0))
             return PT_NOTHING;
+        if (p->closed)
+            return pt_fail(p, -EBADF, "the platform is closed");
         if (!p->nrunning)
             return timeout_ns == 0 ? PT_NOTHING : kick_sleep(p, deadline);
         int error = wait_once(p, timeout_ns == 0 ? WNOHANG : 0);

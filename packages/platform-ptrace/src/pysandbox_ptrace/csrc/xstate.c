@@ -122,7 +122,9 @@ int pt_xstate_get(pt_context *view, uint8_t *state, uint64_t size)
 {
     pt_ctx *c = (pt_ctx *)view;
     pt_platform *p = c->platform;
-    if (!p || c->state != PT_IDLE || size != p->xstate.size)
+    if (!p)
+        return -EBADF;
+    if (c->state != PT_IDLE || size != p->xstate.size)
         return -EINVAL;
     if (!c->thread) {
         memcpy(state, c->xstate ? c->xstate : p->xstate.initial, size);
@@ -166,7 +168,9 @@ int pt_xstate_set(pt_context *view, const uint8_t *state, uint64_t size)
 {
     pt_ctx *c = (pt_ctx *)view;
     pt_platform *p = c->platform;
-    if (!p || c->state != PT_IDLE || size > p->xstate.size ||
+    if (!p)
+        return -EBADF;
+    if (c->state != PT_IDLE || size > p->xstate.size ||
         (size != LEGACY_SIZE && size < LEGACY_SIZE + HEADER_SIZE) || !valid(p, state, size))
         return -EINVAL;
     uint8_t all[p->xstate.kernel_size];
