@@ -34,6 +34,8 @@ POLLRDBAND = 0x080
 POLLWRNORM = 0x100
 POLLWRBAND = 0x200
 POLLRDHUP = 0x2000
+POLLFREE = 0x4000
+"""Not poll(2)'s: the file whose queue it is has lost its last reference."""
 POLL_ANY = 0xFFFF
 
 
