@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import mmap
 import os
+from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING
 
-from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ
+from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ, PROT_WRITE
 
-from pysandbox_core.errors import linux_errors
+from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.mm.vma import VM_SHARED
 from pysandbox_core.ranges import RangeMap
 
 if TYPE_CHECKING:
@@ -79,6 +81,19 @@ class Mappable:
         mappings have made of them (truncate does, a hole punch does not)."""
         for mm in tuple(self.mappings):
             mm.zap_file(self, start, end, copies)
+
+    def has_writable_mappings(self) -> bool:
+        """Is it mapped shared where a program writes, or may make it so? F_SEAL_WRITE"""
+        return any(
+            vma.flags & VM_SHARED and vma.max_prot & PROT_WRITE
+            for mm in self.mappings
+            for _, _, vma in mm.vmas
+            if vma.backing is not None and vma.backing.mappable is self
+        )
+
+    def punch(self, start: int, end: int) -> None:
+        """Make the pages of [start, end), page multiples, holes. EOPNOTSUPP where that can't be."""
+        raise LinuxError(EOPNOTSUPP)
 
     def incref(self) -> None:
         self.refs += 1

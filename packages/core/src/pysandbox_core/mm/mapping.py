@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ, PROT_WRITE
 
+from pysandbox_core.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_WRITE
 from pysandbox_core.abi.mman import (
-    MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
@@ -30,6 +30,7 @@ from pysandbox_core.abi.mman import (
     MAP_TYPE,
 )
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.file_description import FMODE_READ, FMODE_WRITE
 from pysandbox_core.fs.mount import MS_NOEXEC
 from pysandbox_core.mm.layout import find_range, gap_start
 from pysandbox_core.mm.mappable import MemoryMappable
@@ -234,13 +235,16 @@ class MmMapping(MmAccess):
         offset: int,
     ) -> Vma:
         max_prot = PROT_ALL
-        writable = file.mode & 2
         if vm_flags & VM_SHARED:
-            if not writable:
+            if not file.mode & FMODE_WRITE:
                 if prot & PROT_WRITE:
                     raise LinuxError(EACCES)
                 max_prot &= ~PROT_WRITE
-        if not file.mode & 1:
+            if getattr(file.inode, "seals", 0) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE):
+                if prot & PROT_WRITE:
+                    raise LinuxError(EPERM)
+                max_prot &= ~PROT_WRITE
+        if not file.mode & FMODE_READ:
             raise LinuxError(EACCES)
         if file.path is not None and file.path.mount.flags & MS_NOEXEC:
             if prot & PROT_EXEC:

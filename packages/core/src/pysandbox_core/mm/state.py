@@ -87,6 +87,8 @@ class MmState:
         """The program, /proc/PID/exe; holds a reference."""
         self.dumpable = 1
         """prctl(PR_SET_DUMPABLE)"""
+        self.membarrier = 0
+        """What the process has registered for, membarrier(2)."""
 
         # The range that was last read and the one that was last written from the kernel: both lie in
         # one piece of the memory file that allows it. Empty after any change to VMAs or pages.
