@@ -1,0 +1,102 @@
+"""Options are read as the help says, and a mistake is one line that says what to do."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import pysandbox
+from pysandbox.options import Option, describe, parse
+from pysandbox_core.errors import InvalidOptionError
+
+OPTIONS = (
+    Option("--one", "X", "one\nmore"),
+    Option("--many", "X", "many", repeatable=True),
+    Option("--maybe", "FILE", "maybe", value_optional=True),
+    Option("--flag", "", "flag"),
+)
+
+
+def test_values_follow_or_stand_behind_an_equals_sign() -> None:
+    parsed = parse("run", OPTIONS, ["--one", "1", "--many=2", "--many", "--flag", "ls", "--flag"])
+    assert parsed.get("--one") == "1"
+    assert parsed.all("--many") == ["2", "--flag"]
+    assert parsed.rest == ["ls", "--flag"]
+    assert not parsed.has("--flag")
+
+
+def test_an_optional_value_needs_its_equals_sign() -> None:
+    parsed = parse("run", OPTIONS, ["--maybe", "ls"])
+    assert parsed.get("--maybe") == "" and parsed.rest == ["ls"]
+    assert parse("run", OPTIONS, ["--maybe=f=g"]).get("--maybe") == "f=g"
+
+
+def test_two_dashes_end_the_options() -> None:
+    assert parse("run", OPTIONS, ["--flag", "--", "--one"]).rest == ["--one"]
+    assert parse("run", OPTIONS, ["-", "--one"]).rest == ["-", "--one"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--on", "1"], "unknown option --on; did you mean --one?"),
+        (["--zzz"], "`pysandbox run --help` lists"),
+        (["--one"], "--one needs a value: --one X"),
+        (["--flag=1"], "--flag takes no value"),
+        (["--one", "1", "--one", "2"], "--one is given twice"),
+    ],
+)
+def test_mistakes(words: list[str], message: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        parse("run", OPTIONS, words)
+    assert message in str(caught.value)
+
+
+def test_help_has_every_option() -> None:
+    text = describe(OPTIONS)
+    assert "--maybe[=FILE]" in text and "--one X" in text and "--flag  " in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run"], "no program to run"),
+        (["run", "--"], "no program to run"),
+        (["run", "--memry", "1G", "--", "true"], "did you mean --memory?"),
+        (["run", "--memory", "lots", "true"], "size 'lots' is not a number"),
+        (["run", "--pids", "x", "true"], "--pids 'x' is not a number"),
+        (["run", "--pids", "0", "true"], "pids must be at least 1"),
+        (["run", "--timeout", "0", "true"], "timeout '0' is not a number of seconds above 0"),
+        (["run", "--user", "root", "true"], "user 'root' is not UID or UID:GID"),
+        (["run", "--bind", "/nowhere:/x", "true"], "bind source /nowhere does not exist"),
+        (["run", "--bind", "/:x", "true"], "bind target x is not an absolute path"),
+        (["run", "--bind", "/:/x:rwx", "true"], "is not SRC:DST"),
+        (["run", "--tmpfs", "x", "true"], "tmpfs target x is not an absolute path"),
+        (["run", "--rootfs", "/etc/passwd", "true"], "rootfs /etc/passwd is no directory"),
+        (["run", "--env", "=x", "true"], "has no name"),
+        (["run", "--workdir", "x", "true"], "working directory x is not an absolute path"),
+        (["run", "--hostname", "h" * 65, "true"], "1 to 64 bytes"),
+        (["run", "--log-level", "loud", "true"], "unknown log level 'loud'"),
+        (["run", "--platform", "nosuch", "true"], "no platform 'nosuch'"),
+        (["run", "--strace=/nowhere/x", "true"], "--strace can't write /nowhere/x"),
+        (["dance"], "unknown command 'dance'"),
+        (["platforms", "--all"], "unknown option --all"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_125(words: list[str], message: str) -> None:
+    ended = pysandbox(*words)
+    text = ended.stderr.decode()
+    assert ended.returncode == 125
+    assert message in text
+    assert text.startswith("pysandbox: ") and text.count("\n") == 1
+    assert not ended.stdout
+
+
+def test_help_and_version() -> None:
+    assert pysandbox("--version").stdout.startswith(b"pysandbox ")
+    assert b"usage: pysandbox run" in pysandbox("--help").stdout
+    for command in ("run", "platforms", "doctor"):
+        ended = pysandbox(command, "--help")
+        assert ended.returncode == 0
+        assert ended.stdout.startswith(f"usage: pysandbox {command}".encode())
+    nothing = pysandbox()
+    assert nothing.returncode == 125 and b"usage" in nothing.stderr
