@@ -93,7 +93,7 @@ def markdown(chosen: str, table: list[Line], bare_ns: float, python_ns: float) -
         "# Results",
         "",
         f"Platform {chosen}, {date.today()}: Linux {platform.release()}, {os.cpu_count()} "
-        f"processors, Python {platform.python_version()}. The best of {RUNS} runs, of 10 for starts.",
+        f"processors, Python {platform.python_version()}. The best of {RUNS} runs.",
         "",
         f"A bare PTRACE_SYSEMU round trip in C takes {microseconds(bare_ns)}, the start of a bare "
         f"`python3` {microseconds(python_ns)}.",
