@@ -79,8 +79,6 @@ class Context(ABC):
     while it is not running.
     """
 
-    __slots__ = ()
-
     regs: memoryview
     """27 words, see `registers_amd64`. FS_BASE and GS_BASE are in it; both are kept across
     stops."""

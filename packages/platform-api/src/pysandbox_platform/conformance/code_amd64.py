@@ -104,6 +104,14 @@ def ping_pong(rounds: int) -> bytes:
     return mov(RCX, rounds) + loop + mine + SYSCALL
 
 
+def walk() -> bytes:
+    """Adds 1 to the first word of every page from rdi up to rsi, then SYSCALL.
+
+    loop:   inc qword [rdi]; add rdi, 4096; cmp rdi, rsi; jb loop; syscall
+    """
+    return b"\x48\xff\x07\x48\x81\xc7\x00\x10\x00\x00\x48\x39\xf7\x72\xf1" + SYSCALL
+
+
 def poll(value: int) -> bytes:
     """Counts rounds in [rsi] until [rdi] is `value`, then SYSCALL.
 

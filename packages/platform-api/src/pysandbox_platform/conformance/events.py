@@ -263,6 +263,18 @@ class EventTests(PlatformTests):
             context.resume(space)
             assert guest.next_stop().stop == STOP_KILLED
 
+    def test_killed_beside_a_stopped_one(self, guest: Guest) -> None:
+        """The first context of a space runs alone, the second is stopped."""
+        space = guest.space(asm.SYSCALL + asm.SPIN)
+        first, second = (guest.run_to_syscall(guest.context(), space) for _ in range(2))
+        first.resume(space)
+        self.drain(guest)
+        self.kill(first)
+        assert guest.next_stop() is first
+        assert first.stop == STOP_KILLED
+        second.release()
+        space.release()
+
     def test_killed_with_others_in_its_space(self, guest: Guest) -> None:
         """Whether the others go with it is the platform's affair; nothing hangs."""
         space = guest.space(asm.SPIN)

@@ -127,6 +127,34 @@ class LifetimeTests(PlatformTests):
         guest.run_to_syscall(context, guest.space(asm.SYSCALL))
         assert context.regs[reg.RBX] == 5
 
+    def test_processor_time(self, guest: Guest) -> None:
+        """Grows while a context runs, is its own, and moves with it."""
+        space = guest.space(asm.forever(asm.increment(asm.RDI)))
+        guest.map_data(space)
+        context = guest.context(rdi=DATA)
+        assert context.cpu_time_ns() == 0
+        used = 0
+        for turn in range(3):
+            context.resume(space)
+            # It may read 0 for ever where the host keeps no account; then there is nothing to test.
+            for _ in range(20):
+                guest.platform.wait(1_000_000)
+            context.interrupt()
+            assert guest.next_stop() is context
+            assert context.cpu_time_ns() >= used
+            used = context.cpu_time_ns()
+            if turn == 1:
+                space = guest.space(asm.forever(asm.increment(asm.RDI)))
+                guest.map_data(space)
+                context.regs[reg.RIP] = CODE
+        context.release()
+        fresh = guest.context(rdi=DATA)
+        assert fresh.cpu_time_ns() == 0
+        fresh.resume(space)
+        fresh.interrupt()
+        assert guest.next_stop() is fresh
+        assert fresh.cpu_time_ns() <= used
+
     def test_context_moves_back_and_forth(self, guest: Guest) -> None:
         spaces = [guest.space(asm.forever(asm.SYSCALL)) for _ in range(3)]
         context = guest.context(rbx=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 from pysandbox_platform.conformance import code_amd64 as asm
 from pysandbox_platform.conformance.kit import CODE, DATA, Guest, PlatformTests, assert_syscall
@@ -18,6 +19,7 @@ from pysandbox_platform.types import (
     PROT_READ,
     PROT_WRITE,
     STOP_FAULT,
+    STOP_SYSCALL,
 )
 
 READ_WRITE = PROT_READ | PROT_WRITE
@@ -275,6 +277,41 @@ class MemoryTests(PlatformTests):
         space.sync()
         assert guest.next_stop() is context
         assert_syscall(context)
+
+    def test_many_walk_while_pages_come_and_go(self, guest: Guest) -> None:
+        """Contexts fault on pages that are mapped for them and taken from them again, with a sync
+        after each change; every page is visited exactly as often as it was walked over."""
+        count, pages, rounds = 4, 24, 6
+        chooser = random.Random(1)
+        space = guest.space(asm.walk())
+        files = [guest.pages(count=pages) for _ in range(count)]
+        starts = [DATA + n * 0x1000000 for n in range(count)]
+        left = dict.fromkeys(range(count), rounds)
+        for start in starts:
+            context = guest.context(rdi=start, rsi=start + pages * PAGE_SIZE)
+            context.owner = starts.index(start)
+            context.resume(space)
+        while any(left.values()):
+            context = guest.next_stop()
+            number = context.owner
+            assert isinstance(number, int)
+            if context.stop == STOP_FAULT:
+                page = (context.fault_addr - starts[number]) // PAGE_SIZE
+                at = starts[number] + page * PAGE_SIZE
+                space.map(at, PAGE_SIZE, READ_WRITE, guest.fd, files[number] + page * PAGE_SIZE)
+                other = chooser.randrange(count)
+                space.unmap(starts[other] + chooser.randrange(pages) * PAGE_SIZE, PAGE_SIZE)
+                space.sync()
+            elif context.stop == STOP_SYSCALL:
+                left[number] -= 1
+                if not left[number]:
+                    continue
+                guest.set(context, rip=CODE, rdi=starts[number])
+            context.resume(space)
+        for file in files:
+            assert [guest.word(file + page * PAGE_SIZE) for page in range(pages)] == [
+                rounds
+            ] * pages
 
     def test_changes_beside_a_running_context(self, guest: Guest) -> None:
         """The queue is carried out for the context that is resumed, the other one goes on."""

@@ -159,7 +159,7 @@ static int start(pt_ctx *c)
     if (!s || s->dying)
         return -ESRCH;
     int error = 0;
-    if (!c->thread || c->thread->space != s)
+    if (!c->thread || c->thread->space != s || thread_is_parked(c->thread))
         error = attach(c);
     if (!error && s->nops)
         error = inject_queue(c->thread);

@@ -184,6 +184,7 @@ bool thread_take_status(pt_thread *t, int *status);
 int thread_wait(pt_thread *t, int *status);
 int thread_take(pt_space *s, pt_thread **taken);
 void thread_give(pt_thread *t);
+bool thread_is_parked(const pt_thread *t);
 int thread_borrow(pt_thread *t);
 int thread_return(pt_thread *t);
 void thread_died(pt_thread *t, int status);

@@ -104,16 +104,14 @@ bool thread_take_status(pt_thread *t, int *status)
     return true;
 }
 
-/* Waits for one status of this thread. */
+/* Waits for one status of this thread; for a parked one by waiting for all, see thread_is_parked(). */
 int thread_wait(pt_thread *t, int *status)
 {
     pt_space *s = t->space;
     pt_platform *p = s->platform;
     if (thread_take_status(t, status))
         return 0;
-    /* The exit of a thread group's leader is only reported when the others were reaped, so waiting
-     * for it alone could last for ever when the process was killed. */
-    if (t->tid != s->pid || s->nthreads == 1)
+    if (!thread_is_parked(t))
         return tracee_wait(t->tid, status);
     for (;;) {
         int got = tracee_wait_any(status, 0);
@@ -173,9 +171,21 @@ int thread_take(pt_space *s, pt_thread **taken)
     return *taken ? 0 : pt_fail(s->platform, -ENOMEM, "out of memory");
 }
 
+/*
+ * The first thread of a process runs contexts only while it is the only one: its exit is reported
+ * after all others', so waiting for it alone would not notice that the process was killed. Beside
+ * others it stays stopped, where it is of use for whatever is to be injected.
+ */
+bool thread_is_parked(const pt_thread *t)
+{
+    return t->tid == t->space->pid && t->space->nthreads > 1;
+}
+
 void thread_give(pt_thread *t)
 {
     t->context = NULL;
+    if (thread_is_parked(t))
+        return;
     t->next_in_pool = t->space->pool;
     t->space->pool = t;
 }

@@ -18,12 +18,11 @@ static int64_t report(pt_ctx *c)
 
 /*
  * The one thread to wait for, or NULL for any. Waiting for one is cheaper, waitpid(-1) looks at every
- * tracee; but the exit of a process's first thread is not reported before those of its others.
+ * tracee. Not for a first thread that has just got company and runs on until its next stop.
  */
 static pt_thread *only_one(const pt_platform *p)
 {
-    pt_thread *t = p->nrunning == 1 ? p->running : NULL;
-    return t && (t->tid != t->space->pid || t->space->nthreads == 1) ? t : NULL;
+    return p->nrunning == 1 && !thread_is_parked(p->running) ? p->running : NULL;
 }
 
 /* A stop that was seen while another thread was waited for (thread_wait()). */
