@@ -135,13 +135,21 @@ class Program:
             data = data[size:]
 
 
+class FakeInode:
+    """What the memory manager and file descriptions look at."""
+
+    locks = None
+    executions = 0
+    seals = 0
+
+
 class HostFile(FileDescription):
     """An open host file with nothing but its mappable."""
 
     __slots__ = ("shared",)
 
     def __init__(self, path: str, flags: int = os.O_RDONLY) -> None:
-        super().__init__(flags, None)  # type: ignore[arg-type]
+        super().__init__(flags, FakeInode())  # type: ignore[arg-type]
         self.shared = HostFileMappable(os.open(path, flags), can_write=flags == os.O_RDWR)
 
     def mappable(self, task: object) -> Mappable:
@@ -169,7 +177,7 @@ class MemoryFileDescription(FileDescription):
     __slots__ = ("pages",)
 
     def __init__(self, pages: Mappable) -> None:
-        super().__init__(os.O_RDWR, None)  # type: ignore[arg-type]
+        super().__init__(os.O_RDWR, FakeInode())  # type: ignore[arg-type]
         self.pages = pages
 
     def mappable(self, task: object) -> Mappable:

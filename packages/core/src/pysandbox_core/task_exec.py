@@ -15,13 +15,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pysandbox_platform.registers_amd64 import (
+    CS,
     EFLAGS,
     EFLAGS_FIXED,
     NREGS,
     ORIG_RAX,
     RIP,
     RSP,
-    CS,
     SS,
     USER_CS,
     USER_DS,

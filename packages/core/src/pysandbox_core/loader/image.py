@@ -49,7 +49,6 @@ from pysandbox_core.mm.layout import ADDR_NO_RANDOMIZE, choose_mmap_base
 from pysandbox_core.mm.memory_manager import MemoryManager
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     from pysandbox_core.credentials import Credentials
     from pysandbox_core.fs.file_description import FileDescription

@@ -92,7 +92,7 @@ def _check_flag_change(vma: Vma, advice: int) -> None:
 
 def _discard(mm: MemoryManager, start: int, end: int, vma: Vma, advice: int) -> None:
     """Pages read as zeros, or as the file, when they are next touched."""
-    if vma.flags & VM_LOCKED and advice != mman.MADV_DONTNEED_LOCKED or vma.flags & VM_SPECIAL:
+    if (vma.flags & VM_LOCKED and advice != mman.MADV_DONTNEED_LOCKED) or vma.flags & VM_SPECIAL:
         raise LinuxError(EINVAL)
     if advice == mman.MADV_FREE and vma.backing is not None:
         raise LinuxError(EINVAL)

@@ -252,7 +252,7 @@ class MmMapping(MmAccess):
             max_prot &= ~PROT_EXEC
         backing = self.backings.get(file)
         if backing is None:
-            backing = Backing(file, file.mappable(task))
+            backing = Backing(file, file.mappable(task))  # type: ignore[arg-type]  # None: a test's
         try:
             mappable = backing.mappable
             if flags & MAP_GROWSDOWN:
