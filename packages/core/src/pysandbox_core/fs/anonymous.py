@@ -10,15 +10,19 @@ Linux: fs/anon_inodes.c, fs/pipe.c, net/socket.c (sockfs).
 from __future__ import annotations
 
 import time
+from errno import ENXIO
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FileDescription
 from pysandbox_core.fs.inode import FileSystem, Inode, Stat, StatFs
 
 if TYPE_CHECKING:
+    from pysandbox_core.fs.dentry import Path
     from pysandbox_core.fs.mount import Mount
     from pysandbox_core.kernel import Kernel
+    from pysandbox_core.task import Task
 
 ANON_INODE_FS_MAGIC = 0x09041934
 BLOCK_SIZE = 4096
@@ -69,6 +73,10 @@ class AnonymousInode(Inode):
     def set_owner(self, uid: int, gid: int, mode: int) -> None:
         self.uid, self.gid = uid, gid
         self.set_mode(mode)
+
+    def open(self, task: Task, path: Path, flags: int) -> FileDescription:
+        """Through /proc/PID/fd: what is nothing but a descriptor can't be opened again."""
+        raise LinuxError(ENXIO)
 
     def set_times(self, atime_ns: int | None, mtime_ns: int | None) -> None:
         atime, mtime, _ = self.times

@@ -75,6 +75,7 @@ class HostStreamInode(Inode):
         self.rdev = status.st_rdev
 
     def __del__(self) -> None:
+        self.kernel.reactor.forget(self.host_fd)
         os.close(self.host_fd)
 
     def stat(self) -> Stat:
@@ -125,9 +126,6 @@ class HostStream(FileDescription):
         except OSError:
             return False
         return True
-
-    def release(self) -> None:
-        self.kernel.reactor.forget(self.host_fd)
 
     def describe(self) -> bytes:
         try:

@@ -324,10 +324,27 @@ class Forwarder:
         self.queue.wake(events)
 
 
-def open_pipe(kernel: Kernel, flags: int) -> tuple[PipeFile, PipeFile]:
-    """The (read end, write end) of a new pipe; `flags` of O_NONBLOCK and O_DIRECT."""
+class PipeInode(AnonymousInode):
+    """The inode of a pipe; opened again through /proc/PID/fd it is another end, without waiting."""
+
+    def __init__(self, kernel: Kernel, pipe: Pipe, uid: int, gid: int) -> None:
+        super().__init__(kernel, stat.S_IFIFO | 0o600, uid, gid)
+        self.pipe = pipe
+
+    def truncate(self, length: int) -> None:
+        """O_TRUNC of a fifo has no effect. open(2)"""
+
+    def open(self, task: Task, path: Path, flags: int) -> PipeFile:
+        file = PipeFile(self.pipe, flags, self, path)
+        self.pipe.open_queue.wake()
+        return file
+
+
+def open_pipe(kernel: Kernel, flags: int, uid: int = 0, gid: int = 0) -> tuple[PipeFile, PipeFile]:
+    """The (read end, write end) of a new pipe, which belongs to `uid` and `gid`; `flags` of
+    O_NONBLOCK and O_DIRECT."""
     pipe = Pipe()
-    inode = AnonymousInode(kernel, stat.S_IFIFO | 0o600)
+    inode = PipeInode(kernel, pipe, uid, gid)
     return PipeFile(pipe, os.O_RDONLY | flags, inode), PipeFile(pipe, os.O_WRONLY | flags, inode)
 
 

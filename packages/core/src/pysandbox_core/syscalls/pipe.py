@@ -35,7 +35,9 @@ def make_pipe(task: Task, pipefd: int, flags: int) -> int:
     """Install both ends, or neither."""
     cloexec = bool(flags & os.O_CLOEXEC)
     files = task.files
-    reader, writer = open_pipe(task.kernel, flags & (os.O_NONBLOCK | os.O_DIRECT))
+    creds = task.creds
+    kept = flags & (os.O_NONBLOCK | os.O_DIRECT)
+    reader, writer = open_pipe(task.kernel, kept, creds.fsuid, creds.fsgid)
     try:
         read_fd = files.install(task, reader, cloexec=cloexec)
     except LinuxError:
