@@ -12,7 +12,7 @@ static void where(const char *label)
     else if (strncmp(path, top, strlen(top)) == 0)
         say("%s: top%s", label, path + strlen(top));
     else
-        say("%s: %s", label, path);
+        say("%s: %s", label, strncmp(path, "(unreachable)", 13) == 0 ? "unreachable" : path);
 }
 
 static void ordinary(void)
