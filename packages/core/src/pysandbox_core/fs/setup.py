@@ -3,10 +3,10 @@
 Interface: `build_mounts` once at boot; afterwards `kernel.mounts` is complete. A host path that can't
 be opened is a SandboxError that says which.
 
-As in a fresh container: the root is an overlay of the host's (or an image's) files; /proc, /sys, /dev,
-/dev/pts and /dev/shm are the kernel's own; /tmp and /run are empty, so that nobody else's temporary
-files show. Binds and tmpfs mounts of the user's come last and may lie anywhere, also in these; what is
-missing of their paths is made, in memory.
+The root is an overlay of the host's (or an image's) files; /proc, /sys, /dev, /dev/pts and /dev/shm
+are the kernel's own. /tmp is the host's like the rest, for that is where people try things: who wants
+an empty one mounts a tmpfs there. Binds and tmpfs mounts of the user's come last and may lie anywhere,
+also in these; what is missing of their paths is made, in memory.
 """
 
 from __future__ import annotations
@@ -64,8 +64,6 @@ def _mount_system(kernel: Kernel) -> None:
     _mount(kernel, DevFs(kernel), b"/dev", b"devtmpfs", MS_NOSUID | MS_RELATIME)
     _mount(kernel, kernel.devpts, b"/dev/pts", b"devpts", MS_NOSUID | MS_NOEXEC | MS_RELATIME)
     _mount(kernel, TmpFs(kernel), b"/dev/shm", b"tmpfs", _SAFE)
-    _mount(kernel, TmpFs(kernel), b"/tmp", b"tmpfs", _SAFE)
-    _mount(kernel, TmpFs(kernel, mode=0o755), b"/run", b"tmpfs", _SAFE)
 
 
 def _mount_bind(kernel: Kernel, bind: Bind) -> None:
