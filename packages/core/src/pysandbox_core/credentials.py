@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pysandbox_core.abi.securebits import SECBIT_KEEP_CAPS, SECBIT_NOROOT
+
 __all__ = ["CAP_ALL", "Credentials", "replace"]
 
 CAP_CHOWN = 0
@@ -69,6 +71,30 @@ class Credentials:
     def capable(self, capability: int) -> bool:
         """Is `capability` (a CAP_* number) effective?"""
         return bool(self.cap_effective >> capability & 1)
+
+    def after_exec(self) -> Credentials:
+        """What execve(2) leaves of them for a program without set-user-ID bits or capabilities of
+        its own. capabilities(7), "Transformation of capabilities during execve()"; Linux:
+        cap_bprm_creds_from_file"""
+        permitted = 0
+        effective = False
+        if not self.securebits & SECBIT_NOROOT:
+            if 0 in (self.uid, self.euid):
+                permitted = self.cap_bounding | self.cap_inheritable
+            effective = self.euid == 0
+        if self.no_new_privs:
+            permitted &= self.cap_permitted
+        permitted |= self.cap_ambient
+        return replace(
+            self,
+            suid=self.euid,
+            fsuid=self.euid,
+            sgid=self.egid,
+            fsgid=self.egid,
+            cap_permitted=permitted,
+            cap_effective=permitted if effective else self.cap_ambient,
+            securebits=self.securebits & ~SECBIT_KEEP_CAPS,
+        )
 
     def in_group(self, gid: int) -> bool:
         """Does file access by group `gid` apply? fsgid or a supplementary group."""

@@ -118,6 +118,9 @@ def _reset(task: Task, program: Program, comm: bytes | None) -> None:
     task.clear_child_tid = 0
     task.rseq_area = task.rseq_length = task.rseq_signature = 0
     task.restart_block = None
+    task.creds = task.creds.after_exec()
+    if group.timers is not None:
+        group.timers.delete_posix()
     task.comm = (comm or program.path.rsplit(b"/", 1)[-1])[:COMM_MAX]
     group.exit_signal = SIGCHLD
     group.has_execed = True

@@ -146,6 +146,8 @@ def exit_task(task: Task) -> None:
         kernel.tasks.pop(task.tid, None)
     _leave_children(task, last)
     if last:
+        if group.group_exit_code is None:
+            group.group_exit_code = task.exit_code
         _end_process(group)
     else:
         group.exit_queue.wake()
@@ -204,15 +206,14 @@ def _find_reaper(group: ThreadGroup) -> ThreadGroup:
 
 
 def _end_process(group: ThreadGroup) -> None:
-    """The last thread is gone: the process is a zombie. Linux: exit_notify."""
+    """The last thread is gone, and its status is the process's: that is a zombie. Linux:
+    exit_notify."""
     leader = group.leader
     assert leader is not None
-    if group.group_exit_code is None:
-        group.group_exit_code = leader.exit_code
     task_signals.discard_pending(leader, group.pending, group.pending.mask)
     sessions.leader_exited(group)
     sessions.check_orphaned(group, group.parent, exiting=True)
-    group.exit_status = group.group_exit_code
+    group.exit_status = group.group_exit_code or 0
     group.exit_queue.wake(POLLIN)
     if group.on_exit is not None:
         group.on_exit(group.exit_status)

@@ -73,7 +73,7 @@ def sysinfo(task: Task, info: UserAddr) -> Result:
     kernel = task.kernel
     total = total_memory(kernel)
     free = total - min(total, kernel.memory_file.usage())
-    uptime = (monotonic_ns() - kernel.booted_ns) // 1_000_000_000
+    uptime = (monotonic_ns() - kernel.booted_ns) // 1_000_000_000 + 1  # rounded up
     fields = (uptime, 0, 0, 0, total, free, 0, 0, 0, 0, min(len(kernel.tasks), 0xFFFF), 0, 0, 1)
     task.mm.pack(info, _SYSINFO, *fields)
     return 0
