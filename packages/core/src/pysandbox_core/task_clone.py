@@ -183,7 +183,7 @@ def clone(task: Task, args: CloneArgs) -> Task:
     if not flags & CLONE_THREAD:
         child.group = _new_group(task, child, args)
     try:
-        _copy(task, child, flags)
+        _copy(task, child, args)
     except BaseException:
         child.context.release()
         raise
@@ -250,8 +250,9 @@ def _chosen_tid(task: Task, tid: int) -> int:
     return tid
 
 
-def _copy(task: Task, child: Task, flags: int) -> None:
-    """Share or copy what `flags` say, and what is always copied."""
+def _copy(task: Task, child: Task, args: CloneArgs) -> None:
+    """Share or copy what the flags say, and what is always copied."""
+    flags = args.flags
     kernel = task.kernel
     if flags & CLONE_VM:
         task.mm.users += 1

@@ -17,9 +17,15 @@ from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ, PROT_WRITE
 
 from pysandbox_core.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_WRITE
 from pysandbox_core.abi.mman import (
+    MAP_32BIT,
+    MAP_ABOVE4G,
+    MAP_ANONYMOUS,
+    MAP_DENYWRITE,
+    MAP_EXECUTABLE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
+    MAP_HUGETLB,
     MAP_LOCKED,
     MAP_NONBLOCK,
     MAP_NORESERVE,
@@ -27,7 +33,9 @@ from pysandbox_core.abi.mman import (
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
+    MAP_STACK,
     MAP_TYPE,
+    MAP_UNINITIALIZED,
 )
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FMODE_READ, FMODE_WRITE
@@ -54,8 +62,13 @@ if TYPE_CHECKING:
 
 _PAGE_MASK = -PAGE_SIZE
 
-_SHARED_FLAGS = 0x1FBFFF
-"""Every MAP_* flag that MAP_SHARED_VALIDATE knows; MAP_SYNC needs persistent memory."""
+_SHARED_FLAGS = (
+    MAP_SHARED_VALIDATE | MAP_FIXED | MAP_ANONYMOUS | MAP_32BIT | MAP_ABOVE4G | MAP_GROWSDOWN
+    | MAP_DENYWRITE | MAP_EXECUTABLE | MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK
+    | MAP_STACK | MAP_HUGETLB | MAP_UNINITIALIZED | 21 << 26 | 30 << 26
+)  # fmt: skip
+"""What MAP_SHARED_VALIDATE allows: sizes of huge pages are in it, MAP_SYNC needs persistent memory.
+Linux: LEGACY_MAP_MASK"""
 
 
 def is_data(vma: Vma) -> bool:
