@@ -16,10 +16,11 @@ import os
 from errno import EINVAL, ENOMEM, ENOSPC, ENXIO
 from typing import TYPE_CHECKING
 
-from pysandbox_platform import PAGE_SIZE
+from pysandbox_platform import PAGE_SIZE, PROT_WRITE
 
 from pysandbox_core.errors import LinuxError, linux_errors
 from pysandbox_core.mm.mappable import MemoryMappable, page_up
+from pysandbox_core.mm.vma import VM_SHARED
 
 if TYPE_CHECKING:
     from pysandbox_core.mm.io_buffer import Sink, Source
@@ -188,6 +189,16 @@ class FilePages(MemoryMappable):
         if data:
             raise LinuxError(ENXIO)
         return self._size
+
+    @property
+    def mapped_writable(self) -> bool:
+        """Some shared mapping of it may be written, or made so."""
+        return any(
+            vma.flags & VM_SHARED and vma.max_prot & PROT_WRITE
+            for mm in self.mappings
+            for vma in mm.vmas.values
+            if vma.backing is not None and vma.backing.mappable is self
+        )
 
     @property
     def blocks(self) -> int:

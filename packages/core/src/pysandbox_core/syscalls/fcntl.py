@@ -116,7 +116,7 @@ def _add_seals(task: Task, fd: int, file: FileDescription, argument: int) -> int
     if inode.seals & abi.F_SEAL_SEAL:
         raise LinuxError(EPERM)
     if seals & abi.F_SEAL_WRITE and not inode.seals & abi.F_SEAL_WRITE:
-        if inode.has_writable_mappings():
+        if inode.pages.mapped_writable:
             raise LinuxError(EBUSY)
     if seals & abi.F_SEAL_EXEC and inode.mode & 0o111:
         seals |= abi.F_SEAL_SHRINK | abi.F_SEAL_GROW | abi.F_SEAL_WRITE | abi.F_SEAL_FUTURE_WRITE
