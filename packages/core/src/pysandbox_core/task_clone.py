@@ -259,7 +259,7 @@ def _copy(task: Task, child: Task, args: CloneArgs) -> None:
         child.mm = task.mm
     else:
         space = kernel.platform.new_address_space()
-        child.mm = task.mm.fork(space, child.group.limits, task.regs[RSP])
+        child.mm = task.mm.fork(space, child.group.limits, args.stack or task.regs[RSP])
     if flags & CLONE_FILES:
         task.files.users += 1
         child.files = task.files
