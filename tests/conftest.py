@@ -19,11 +19,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A directory that every user may search: some programs go on as an ordinary user. It is not
-    below /tmp, which every sandbox has for itself."""
-    with tempfile.TemporaryDirectory(
-        prefix="pysandbox-test-", dir="/var/tmp", ignore_cleanup_errors=True
-    ) as name:
+    """A directory that every user may search: some programs go on as an ordinary user."""
+    with tempfile.TemporaryDirectory(prefix="pysandbox-test-", ignore_cleanup_errors=True) as name:
         path = Path(name).resolve()
         path.chmod(0o755)
         yield path

@@ -61,19 +61,12 @@ def sandboxed(
     command = [sys.executable, "-m", "pysandbox", "run", "--platform", platform]
     if bind:
         command += ["--bind", f"{workdir}:{workdir}:rw"]
-    command += [*_hidden_binds(), "--workdir", str(workdir)]
+    command += ["--workdir", str(workdir)]
     environment = _environment(env)
     for name in _BASE_ENVIRONMENT.keys() | (env or {}).keys():
         command += ["--env", f"{name}={environment[name]}"]
     command += [*options, "--", *argv]
     return _run(command, workdir, environment, SANDBOX_TIMEOUT_S)
-
-
-def _hidden_binds() -> list[str]:
-    """Options that show the running Python and these tests where the sandbox's /tmp hides them."""
-    needed = {sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parent)}
-    hidden = [path for path in sorted(needed) if path.startswith(("/tmp/", "/run/"))]
-    return [word for path in hidden for word in ("--bind", f"{path}:{path}:ro")]
 
 
 _BASE_ENVIRONMENT = {
