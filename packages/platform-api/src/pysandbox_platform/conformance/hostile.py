@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 
 import pytest
@@ -115,6 +116,44 @@ class HostileTests(PlatformTests):
             flags = context.regs[reg.EFLAGS]
             assert flags & ~(reg.EFLAGS_USER | reg.EFLAGS_FIXED) == 0
             context.release()
+
+    def test_any_27_words(self, guest: Guest) -> None:
+        """Random registers; half of the contexts at least start where there is code."""
+        chooser = random.Random(7)
+        odd = [*NOT_CANONICAL, *KERNEL_HALF, *ODD_SELECTORS, CODE, DATA]
+        space = guest.space(asm.SYSCALL)
+        guest.map_data(space)
+        for number in range(400):
+            context = guest.context()
+            for index in range(reg.NREGS):
+                context.regs[index] = chooser.choice([*odd, chooser.getrandbits(64)])
+            # A trap flag or a 32-bit segment may keep a program from ever stopping: not wanted here.
+            context.regs[reg.CS] = reg.USER_CS
+            if number % 2:
+                context.regs[reg.RIP] = CODE
+            guest.run(context, space)
+            assert context.stop in (STOP_SYSCALL, STOP_EXCEPTION, STOP_FAULT)
+            context.release()
+        self.survives(guest)
+
+    def test_any_extended_state(self, guest: Guest) -> None:
+        """Random bytes in a good state: refused, or loaded and run with."""
+        chooser = random.Random(8)
+        space = guest.space(asm.forever(asm.SYSCALL))
+        context = guest.context()
+        good = context.get_fpstate()
+        refused = 0
+        for _ in range(300):
+            state = bytearray(good)
+            for _ in range(chooser.randrange(1, 8)):
+                at = chooser.choice([chooser.randrange(len(good)), chooser.randrange(24, 32), 512])
+                state[at] = chooser.getrandbits(8)
+            try:
+                context.set_fpstate(bytes(state[: chooser.choice([512, 576, len(good)])]))
+            except ValueError:
+                refused += 1
+            guest.run_to_syscall(context, space)
+        assert 0 < refused < 300
 
     def test_no_interrupts_off(self, guest: Guest) -> None:
         """POPFQ with IF and IOPL: ring 3 can't change them, and a spinning context still stops."""

@@ -1,16 +1,16 @@
 /*
  * Which CPU: the tracer and the one stub that runs share one, several stubs do not.
  *
- * A stop hands the CPU from stub to tracer and back. On one CPU that is a context switch; on two it is
- * a wake-up of an idle CPU by interrupt, several times dearer. The scheduler can't know that the two
- * never run at once, so while one context runs alone both threads are pinned to the CPU where the
- * tracer is. A context that starts beside a running one is let go.
+ * A stop hands the CPU from stub to tracer and back. On one CPU that is a context switch; on two it
+ * is a wake-up of an idle CPU by interrupt, several times dearer. The scheduler can't know that the
+ * two never run at once, so while one context runs alone both threads are pinned to the CPU where
+ * the tracer is. A context that starts beside a running one is let go.
  *
  * A pinned thread can't evade another that wants the same CPU, so pinning must not last: it begins
  * after STREAK stops in a row with one context running, and the helper thread looks every LOOK_NS
- * whether it still pays. A stub that made few stops since is let go at once, even while it runs; after
- * TERM looks the scheduler may choose anew, with a few stops to do so. A failure to pin is no error,
- * only slower.
+ * whether it still pays. A stub that made few stops since is let go at once, even while it runs;
+ * after TERM looks the scheduler may choose anew, with a few stops to do so. A failure to pin is no
+ * error, only slower.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -27,7 +27,8 @@ enum {
 
 void affinity_open(pt_platform *p)
 {
-    p->affinity.known = sched_getaffinity(0, sizeof p->affinity.original, &p->affinity.original) == 0;
+    cpu_set_t *original = &p->affinity.original;
+    p->affinity.known = sched_getaffinity(0, sizeof *original, original) == 0;
 }
 
 /* The stubs follow when they are started next. */

@@ -3,9 +3,9 @@
  *
  * It is cloned from the sentry without CLONE_VM and with CLONE_FILES, so that an injected mmap can
  * name the sentry's descriptors. Between clone and attach it waits on a futex; the sentry attaches
- * with PTRACE_SEIZE, which sets PTRACE_O_EXITKILL in the same step, and only then lets it go on. Until
- * then PR_SET_PDEATHSIG sees to it that it ends with the sentry. The stub runs from the two mappings
- * of the region below, uses no stack, and gives up everything else (stub_image_amd64.c).
+ * with PTRACE_SEIZE, which sets PTRACE_O_EXITKILL in the same step, and only then lets it go on.
+ * Until then PR_SET_PDEATHSIG sees to it that it ends with the sentry. The stub runs from the two
+ * mappings of the region below, uses no stack, and gives up everything else (stub_image_amd64.c).
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -44,7 +44,8 @@ static int make_pages(boot_pages *b)
     int error = stub_image_write(b->code_fd);
     if (error)
         return error;
-    if (fcntl(b->code_fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+    const int seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    if (fcntl(b->code_fd, F_ADD_SEALS, seals) < 0)
         return -errno;
     b->batch_fd = memfd_create("pysandbox-batch", MFD_CLOEXEC);
     if (b->batch_fd < 0 || ftruncate(b->batch_fd, sizeof(pt_stub_shared)) < 0)
@@ -55,11 +56,11 @@ static int make_pages(boot_pages *b)
     b->region = region;
     if ((uintptr_t)region + PT_STUB_SIZE > PT_STUB_BASE)
         return -EADDRINUSE;
-    if (mmap(region, PT_PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, b->code_fd, 0) == MAP_FAILED ||
-        mmap(b->region + PT_PAGE, sizeof(pt_stub_shared), PROT_READ | PROT_WRITE,
-             MAP_SHARED | MAP_FIXED, b->batch_fd, 0) == MAP_FAILED)
-        return -errno;
-    return 0;
+    const int flags = MAP_SHARED | MAP_FIXED;
+    void *code = mmap(region, PT_PAGE, PROT_READ | PROT_EXEC, flags, b->code_fd, 0);
+    void *batch = mmap(b->region + PT_PAGE, sizeof(pt_stub_shared), PROT_READ | PROT_WRITE, flags,
+                       b->batch_fd, 0);
+    return code == MAP_FAILED || batch == MAP_FAILED ? -errno : 0;
 }
 
 /* The descriptors and the code are the stub's alone from now on; the batch pages stay. */
@@ -87,8 +88,8 @@ static pid_t clone_into(const uint8_t *entry, const pt_stub_shared *shared)
                      "jmp *%%r14\n"
                      "1:"
                      : "=a"(result)
-                     : "a"(SYS_clone), "D"(0x600 /* CLONE_FILES | CLONE_FS */), "S"(0), "d"(0), "r"(r10),
-                       "r"(r8), "r"(r14), "r"(r15)
+                     : "a"(SYS_clone), "D"(CLONE_FILES | CLONE_FS), "S"(0), "d"(0), "r"(r10), "r"(r8),
+                       "r"(r14), "r"(r15)
                      : "rcx", "r11", "memory");
     return (pid_t)result;
 }
@@ -139,7 +140,7 @@ static int bring_up(pt_platform *p, pid_t pid, pt_stub_shared *shared)
     __atomic_store_n(&shared->go, 1, __ATOMIC_SEQ_CST);
     /* No futex wake: the stop above has ended its wait, or it has not begun to wait. */
     if ((error = tracee_cont(pid)) || (error = wait_for(pid, 0, &status)))
-        return pt_fail(p, error, "the first stub process ended while it started, status %#x", status);
+        return pt_fail(p, error, "the first stub process ended in its start, status %#x", status);
     struct user_regs_struct regs;
     if ((error = tracee_get_regs(pid, &regs)))
         return pt_fail(p, error, "PTRACE_GETREGS");
@@ -164,8 +165,9 @@ int boot_master(pt_platform *p)
     shared->batch_fd = b.batch_fd;
     shared->region = (uintptr_t)b.region;
 
-    /* Stubs inherit this mask: what is sent to them from outside stays pending for ever, but SIGURG,
-     * which is pt_kick()'s. The signals of exceptions are forced, ptrace reports them all the same. */
+    /* Stubs inherit this mask: what is sent to them from outside stays pending for ever, but for
+     * SIGURG, which is pt_kick()'s. The signals of exceptions are forced, ptrace reports them all the same.
+     * */
     sigset_t blocked, old;
     sigfillset(&blocked);
     sigdelset(&blocked, SIGURG);

@@ -12,9 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { USER_CS = 0x33, USER32_CS = 0x23, USER_DS = 0x2b };
-enum { EFLAGS_USER = 0x250dd5, EFLAGS_FIXED = 0x202 };
-
 /* Queues a stop for pt_wait(). */
 void context_ready(pt_ctx *c, int stop)
 {
@@ -36,9 +33,9 @@ static uint64_t data_selector(uint64_t value)
 }
 
 /*
- * Makes any 27 words safe to load. orig_rax is -1, "not in a system call", or the host would apply its
- * own restart rules to the program's registers. False when no such program could exist: a base that
- * is not canonical.
+ * Makes any 27 words safe to load. orig_rax is -1, "not in a system call", or the host would apply
+ * its own restart rules to the program's registers. False when no such program could exist: a base
+ * that is not canonical.
  */
 static bool sanitise(const uint64_t *from, struct user_regs_struct *to)
 {
@@ -194,7 +191,7 @@ int pt_resume(pt_context *view, pt_space *s)
     c->space = s;
     c->interrupt = false;
     c->state = PT_DEFERRED;
-    /* Alone, it is started by the pt_wait() that follows; beside others, waiting would waste time. */
+    /* Alone, it is started by the pt_wait() that follows; beside others that would waste time. */
     if (!p->nrunning && !p->deferred.head) {
         list_push(&p->deferred, c);
         return 0;

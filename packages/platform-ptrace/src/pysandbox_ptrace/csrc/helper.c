@@ -2,11 +2,11 @@
  * The helper thread: for what has to happen while the tracer sleeps in waitpid().
  *
  * Interface: it is started by the first need, and does two things: it kicks the tracer when the
- * deadline of a wait has passed, and it lets affinity.c look at how the tracer fares. It never touches
- * a tracee by ptrace, and sleeps for good when neither is due.
+ * deadline of a wait has passed, and it lets affinity.c look at how the tracer fares. It never
+ * touches a tracee by ptrace, and sleeps for good when neither is due.
  *
- * It is armed lazily: a deadline that moves back is only noticed when the old one passes, so that a new
- * deadline at every stop costs no system call.
+ * It is armed lazily: a deadline that moves back is only noticed when the old one passes, so that a
+ * new deadline at every stop costs no system call.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -76,7 +76,7 @@ static int start(pt_platform *p)
     sigfillset(&all);
     pthread_attr_init(&attributes);
     if (p->affinity.known)
-        pthread_attr_setaffinity_np(&attributes, sizeof p->affinity.original, &p->affinity.original);
+        pthread_attr_setaffinity_np(&attributes, sizeof(cpu_set_t), &p->affinity.original);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int error = pthread_create(&p->helper.thread, &attributes, helper_main, p);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

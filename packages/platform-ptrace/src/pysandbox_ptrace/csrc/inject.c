@@ -2,14 +2,14 @@
  * Making a stopped stub thread run the platform's own code: batches of system calls, a base.
  *
  * Interface: the thread is stopped and stays so; its registers are lost (regs_known is false), its
- * extended state is kept. It may be stopped meanwhile by an interrupt or a signal from outside: that
- * is passed over, and an interrupt that was wanted may be lost with it. -ESRCH: the process is gone,
- * space_died() was called.
+ * extended state is kept. It may be stopped meanwhile by an interrupt or a signal from outside:
+ * that is passed over, and an interrupt that was wanted may be lost with it. -ESRCH: the process is
+ * gone, space_died() was called.
  *
- * Injected code runs under PTRACE_CONT, so its system calls reach the host. Other threads of the space
- * run the program's code at the same time, but can't reach what matters: the code page and the batch
- * pages are read-only in every stub and no program can change that, and the registers are the
- * thread's own. The batch pages are one set for all stubs, since one batch runs at a time.
+ * Injected code runs under PTRACE_CONT, so its system calls reach the host. Other threads of the
+ * space run the program's code at the same time, but can't reach what matters: the code page and
+ * the batch pages are read-only in every stub and no program can change that, and the registers are
+ * the thread's own. The batch pages are one set for all stubs, since one batch runs at a time.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -52,9 +52,9 @@ static int run(pt_thread *t, struct user_regs_struct *regs, const uint8_t *end, 
     if (!t->space->platform->nrunning)
         affinity_inject(t->space->platform, t);
     t->regs_known = false;
-    regs->cs = 0x33;
-    regs->ss = 0x2b;
-    regs->eflags = 0x202;
+    regs->cs = USER_CS;
+    regs->ss = USER_DS;
+    regs->eflags = EFLAGS_FIXED;
     regs->orig_rax = (uint64_t)-1;
     int error = tracee_set_regs(t->tid, regs);
     if (error)
@@ -89,8 +89,8 @@ static int run(pt_thread *t, struct user_regs_struct *regs, const uint8_t *end, 
 }
 
 /*
- * As run(), for a program that denied itself the stub's pages with WRPKRU: protection keys are part of
- * the extended state, so the code runs with the initial one, and the program's is put back.
+ * As run(), for a program that denied itself the stub's pages with WRPKRU: protection keys are part
+ * of the extended state, so the code runs with the initial one, and the program's is put back.
  */
 static int run_with_initial_xstate(pt_thread *t, struct user_regs_struct *regs, const uint8_t *end,
                                    pid_t *child)
@@ -159,9 +159,10 @@ int inject_queue(pt_thread *t)
         if (error) {
             if (error == -ESRCH)
                 return error;
-            return pt_fail(s->platform, error, "%s(%#lx, %#lx, prot %#lx, fd %d, offset %#lx) in a stub: %s",
-                           op_name(op->nr), op->args[0], op->args[1], op->args[2], (int)op->args[4],
-                           op->args[5], strerror(-error));
+            return pt_fail(s->platform, error,
+                           "%s(%#lx, %#lx, prot %#lx, fd %d, offset %#lx) in a stub: %s",
+                           op_name(op->nr), op->args[0], op->args[1], op->args[2],
+                           (int)op->args[4], op->args[5], strerror(-error));
         }
         done += failed;
     }

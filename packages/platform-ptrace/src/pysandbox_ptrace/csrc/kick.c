@@ -4,8 +4,9 @@
  * A tracer that sleeps in waitpid() can only be woken without a race by a tracee that stops. So the
  * tracer publishes the stub it waits for (`waiter`) before it looks at `kicked` a last time, and
  * pt_kick() sets `kicked` before it looks at `waiter`: one of the two sees the other. The kick is a
- * SIGURG to that stub, which stops it before the signal would be delivered; stops.c drops it. One that
- * comes late costs a spurious stop. With nothing running the tracer sleeps on `kicked` itself, a futex.
+ * SIGURG to that stub, which stops it before the signal would be delivered; stops.c drops it. One
+ * that comes late costs a spurious stop. With nothing running the tracer sleeps on `kicked` itself,
+ * a futex.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"

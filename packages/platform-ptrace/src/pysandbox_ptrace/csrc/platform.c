@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
-/* Notes what failed; returns `error`. The first of a chain stands, it is the closest to the cause. */
+/* Notes in words what failed, for pt_error(); returns `error`. */
 int pt_fail(pt_platform *p, int error, const char *format, ...)
 {
     va_list args;

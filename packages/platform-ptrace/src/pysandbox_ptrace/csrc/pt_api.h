@@ -1,10 +1,10 @@
 /*
- * What Python may call. The build script hands this file to cffi as it is, without its `#` lines, so
- * it holds plain declarations only.
+ * What Python may call. The build script hands this file to cffi as it is, without its `#` lines,
+ * so it holds plain declarations only.
  *
  * Interface: an `int` or `int64_t` result is 0 or more on success and a negative errno on failure;
- * pt_error() then says in words what failed. Nothing here prints, exits or raises a signal. All calls
- * are made on the thread that called pt_open(), pt_kick() excepted.
+ * pt_error() then says in words what failed. Nothing here prints, exits or raises a signal. All
+ * calls are made on the thread that called pt_open(), pt_kick() excepted.
  */
 #ifndef PT_API_H
 #define PT_API_H

@@ -2,8 +2,8 @@
  * What the C files of the platform share.
  *
  * Interface: every object belongs to the tracer, the thread that called pt_open(); only the `kick`
- * group of struct pt_platform is touched by others. A function that can fail returns a negative errno
- * and leaves the reason in words with pt_fail().
+ * group of struct pt_platform is touched by others. A function that can fail returns a negative
+ * errno and leaves the reason in words with pt_fail().
  *
  * A space is one stub process; a thread is one of its stub threads. A thread that has no context is
  * stopped and waits in its space's pool.
@@ -25,6 +25,10 @@
 #include "pt_stub.h"
 
 _Static_assert(sizeof(struct user_regs_struct) == 27 * 8, "the registers are 27 words");
+
+/* What ring 3 may have in these registers; pysandbox_platform.registers_amd64 has the same. */
+enum { USER_CS = 0x33, USER32_CS = 0x23, USER_DS = 0x2b };
+enum { EFLAGS_USER = 0x250dd5, EFLAGS_FIXED = 0x202 };
 
 typedef struct pt_thread pt_thread;
 typedef struct pt_ctx pt_ctx;
@@ -156,7 +160,8 @@ struct pt_platform {
 };
 
 /* platform.c */
-int pt_fail(pt_platform *p, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int pt_fail(pt_platform *p, int error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* tracee.c: one function per ptrace request or wait, errno saved at once. */
 int tracee_seize(pid_t tid);

@@ -1,9 +1,10 @@
 /*
- * What a stub process holds: one page of code and a few pages of batch, at one address in every stub.
+ * What a stub process holds: one page of code and a few pages of batch, at one address in every
+ * stub.
  *
  * Interface: the layout below is shared with the assembly of stub_image_amd64.c, which has the same
- * numbers; _Static_asserts there keep them together. This file is included by assembly-bearing C only
- * through the macros, so the constants are plain numbers.
+ * numbers; _Static_asserts there keep them together. This file is included by assembly-bearing C
+ * only through the macros, so the constants are plain numbers.
  */
 #ifndef PT_STUB_H
 #define PT_STUB_H
@@ -17,7 +18,7 @@
 #define PT_FILTER_OFFSET 0xc00          /* of the seccomp program in the code page */
 
 #define PT_CLONE_PROCESS 0x00008600     /* CLONE_FILES | CLONE_FS | CLONE_PARENT, no exit signal */
-#define PT_CLONE_THREAD 0x00010f00      /* CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD */
+#define PT_CLONE_THREAD 0x00010f00      /* CLONE_VM | FS | FILES | SIGHAND | THREAD */
 #define PT_MAP_FLAGS 0x11               /* MAP_SHARED | MAP_FIXED */
 
 #ifndef __ASSEMBLER__
@@ -51,7 +52,7 @@ enum { PT_BATCH_MAX = sizeof(((pt_stub_shared *)0)->ops) / sizeof(pt_op) };
 /* The image, and offsets of its entry points from its start. */
 extern const uint8_t pt_image_begin[], pt_image_end[];
 extern const uint8_t pt_image_batch[];          /* r12: pt_op *, r13: count */
-extern const uint8_t pt_image_after_syscall[];  /* the only instruction pointer that the filter knows */
+extern const uint8_t pt_image_after_syscall[];  /* the only RIP that the filter knows */
 extern const uint8_t pt_image_batch_end[];      /* after its int3 */
 extern const uint8_t pt_image_bases[];          /* fs_base = rdi, gs_base = rsi */
 extern const uint8_t pt_image_bases_end[];

@@ -1,9 +1,9 @@
 /*
  * The table of what is mapped in a space: sorted, disjoint, merged where neighbours are alike.
  *
- * Interface: it is brought up to date when a change is queued, so it says what will be once the queue
- * is carried out. Two things need it: protecting a range with holes (mprotect(2) stops at the first),
- * and telling a write from a read when a page faults (stops.c).
+ * Interface: it is brought up to date when a change is queued, so it says what will be once the
+ * queue is carried out. Two things need it: protecting a range with holes (mprotect(2) stops at the
+ * first), and telling a write from a read when a page faults (stops.c).
  */
 #include "pt_internal.h"
 

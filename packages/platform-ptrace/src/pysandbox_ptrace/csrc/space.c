@@ -70,9 +70,11 @@ static int check(pt_space *s, uint64_t addr, uint64_t length)
 {
     if (!s)
         return -EBADF;
-    if ((addr | length) % PT_PAGE || !length || addr >= PT_STUB_BASE || length > PT_STUB_BASE - addr)
-        return pt_fail(s->platform, -EINVAL, "%#lx bytes at %#lx are not the program's to map", length, addr);
-    return 0;
+    bool inside = addr < PT_STUB_BASE && length <= PT_STUB_BASE - addr;
+    if (inside && length && (addr | length) % PT_PAGE == 0)
+        return 0;
+    return pt_fail(s->platform, -EINVAL, "%#lx bytes at %#lx are not the program's to map", length,
+                   addr);
 }
 
 /* Can the operation be part of the one before it? */

@@ -1,8 +1,9 @@
 /*
  * From what waitpid(2) says to why a context stopped.
  *
- * Interface: the status is the thread's latest. A program can cause the signals of its exceptions and
- * no others; what else arrives was sent from outside and is dropped, it never reaches the program.
+ * Interface: the status is the thread's latest. A program can cause the signals of its exceptions
+ * and no others; what else arrives was sent from outside and is dropped, it never reaches the
+ * program.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -18,7 +19,6 @@
 #define SYS_SECCOMP 1
 #endif
 
-enum { USER_CS = 0x33 };
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 enum { LONGEST_INSTRUCTION = 15 };
 
@@ -36,10 +36,10 @@ static void exception(pt_ctx *c, int signo, int code, uint64_t addr)
 }
 
 /*
- * PTRACE_SYSEMU stops INT 0x80 and SYSENTER too. SYSCALL alone leaves RIP in RCX and RFLAGS in R11, so
- * a stop without that is one of the others, which Linux without 32-bit emulation answers as a #GP. A
- * program that sets RCX and R11 so before an INT 0x80 is taken at its word: there is no difference
- * left to see.
+ * PTRACE_SYSEMU stops INT 0x80 and SYSENTER too. SYSCALL alone leaves RIP in RCX and RFLAGS in R11,
+ * so a stop without that is one of the others, which Linux without 32-bit emulation answers as a
+ * #GP. A program that sets RCX and R11 so before an INT 0x80 is taken at its word: there is no
+ * difference left to see.
  */
 static void syscall_stop(pt_ctx *c)
 {
@@ -56,8 +56,9 @@ static void syscall_stop(pt_ctx *c)
 
 /*
  * ptrace does not pass on the page fault's error code; what was mapped says it almost as well. The
- * table is what the thread ran with, handle_fault() has made sure. Only a write to the first byte of a
- * read-only page behind an executable one, by an instruction that ends just there, is ambiguous.
+ * table is what the thread ran with, handle_fault() has made sure. Only a write to the first byte
+ * of a read-only page behind an executable one, by an instruction that ends just there, is
+ * ambiguous.
  */
 static int fault_access(const pt_ctx *c, uint64_t addr)
 {
@@ -67,7 +68,8 @@ static int fault_access(const pt_ctx *c, uint64_t addr)
     bool writable = mapped && prot & PROT_WRITE;
     if (addr == rip)
         return executable ? ACCESS_WRITE : ACCESS_EXEC;
-    bool fetch = addr % PT_PAGE == 0 && addr > rip && addr - rip < LONGEST_INSTRUCTION && !executable;
+    bool behind = addr > rip && addr - rip < LONGEST_INSTRUCTION;
+    bool fetch = behind && addr % PT_PAGE == 0 && !executable;
     if (mapped && !writable)
         return ACCESS_WRITE;
     if (fetch)
@@ -75,7 +77,7 @@ static int fault_access(const pt_ctx *c, uint64_t addr)
     return mapped ? ACCESS_WRITE : ACCESS_READ;
 }
 
-/* Changes of the space since the thread was let go may have cured the fault: it is tried once more. */
+/* Changes of the space since the thread was let go may have cured the fault: it is tried again. */
 static int handle_fault(pt_ctx *c, const siginfo_t *info)
 {
     pt_space *s = c->space;

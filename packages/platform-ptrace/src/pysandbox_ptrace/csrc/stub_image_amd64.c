@@ -188,11 +188,17 @@ __asm__(
     "pt_image_end:\n"
     ".popsection\n");
 
-_Static_assert(offsetof(pt_stub_shared, go) == 0 && offsetof(pt_stub_shared, rseq_size) == 4 &&
-               offsetof(pt_stub_shared, rseq_addr) == 8 && offsetof(pt_stub_shared, rseq_signature) == 16 &&
-               offsetof(pt_stub_shared, code_fd) == 20 && offsetof(pt_stub_shared, batch_fd) == 24 &&
-               offsetof(pt_stub_shared, region) == 32 && offsetof(pt_stub_shared, core_limit) == 40 &&
-               offsetof(pt_stub_shared, ops) == 64, "the assembly's offsets");
+#define AT(member, offset) \
+    _Static_assert(offsetof(pt_stub_shared, member) == (offset), "the assembly's offset of " #member)
+AT(go, 0);
+AT(rseq_size, 4);
+AT(rseq_addr, 8);
+AT(rseq_signature, 16);
+AT(code_fd, 20);
+AT(batch_fd, 24);
+AT(region, 32);
+AT(core_limit, 40);
+AT(ops, 64);
 _Static_assert(sizeof(pt_op) == 64, "the batch loop's stride");
 _Static_assert(PT_STUB_SIZE == PT_PAGE * (1 + PT_SHARED_PAGES), "the stub's size");
 _Static_assert(sizeof(pt_stub_shared) == PT_PAGE * PT_SHARED_PAGES, "the batch pages");
@@ -208,9 +214,9 @@ _Static_assert(sizeof(pt_stub_shared) == PT_PAGE * PT_SHARED_PAGES, "the batch p
 #define VERDICT(value) BPF_STMT(BPF_RET | BPF_K, (value))
 
 /*
- * The wall behind PTRACE_SYSEMU: only the batch loop's instruction, only the calls that the platform
- * makes, with the flags it uses. A vsyscall (the legacy page that no process can unmap) is turned
- * into SIGSYS, which stops.c reports as a fault; everything else ends the stub.
+ * The wall behind PTRACE_SYSEMU: only the batch loop's instruction, only the calls that the
+ * platform makes, with the flags it uses. A vsyscall (the legacy page that no process can unmap) is
+ * turned into SIGSYS, which stops.c reports as a fault; everything else ends the stub.
  */
 int stub_image_write(int fd)
 {

@@ -2,8 +2,8 @@
  * Stub threads and stub processes: found by tid, cloned, pooled, waited for, ended.
  *
  * Interface: a space's process is started by its first use. When one thread of a process is seen to
- * die, all of them are ended and reaped at once, and the space is `dying` from then on: contexts that
- * ran in it stop as PT_STOP_KILLED, those that are resumed in it later too.
+ * die, all of them are ended and reaped at once, and the space is `dying` from then on: contexts
+ * that ran in it stop as PT_STOP_KILLED, those that are resumed in it later too.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -27,8 +27,10 @@ pt_thread *thread_find(const pt_platform *p, pid_t tid)
     return t;
 }
 
-/* A stopped tracee becomes a thread of the space; `cpu` is that of its parent, whose affinity it has.
- * NULL when memory is out. */
+/*
+ * A stopped tracee becomes a thread of the space; `cpu` is its parent's, whose affinity it has. NULL
+ * when memory is out.
+ */
 pt_thread *thread_adopt(pt_space *s, pid_t tid, int cpu)
 {
     pt_platform *p = s->platform;
@@ -104,7 +106,7 @@ bool thread_take_status(pt_thread *t, int *status)
     return true;
 }
 
-/* Waits for one status of this thread; for a parked one by waiting for all, see thread_is_parked(). */
+/* Waits for one status of this thread; for a parked one by waiting for all, see below. */
 int thread_wait(pt_thread *t, int *status)
 {
     pt_space *s = t->space;

@@ -105,8 +105,8 @@ int tracee_wait_exit(pid_t tid, int *status)
  * Any tracee of this thread: its tid, 0 with WNOHANG when there is none, or a negative errno.
  *
  * __WCLONE, and not __WALL, leaves the sentry's own children alone: tracees are waited for with
- * either, but a child that reports with SIGCHLD only without it. __WNOTHREAD leaves the children and
- * tracees of the sentry's other threads to them.
+ * either, but a child that reports with SIGCHLD only without it. __WNOTHREAD leaves the children
+ * and tracees of the sentry's other threads to them.
  */
 int tracee_wait_any(int *status, int flags)
 {

@@ -17,8 +17,8 @@ static int64_t report(pt_ctx *c)
 }
 
 /*
- * The one thread to wait for, or NULL for any. Waiting for one is cheaper, waitpid(-1) looks at every
- * tracee. Not for a first thread that has just got company and runs on until its next stop.
+ * The one thread to wait for, or NULL for any. Waiting for one is cheaper, waitpid(-1) looks at
+ * every tracee. Not for a first thread that has just got company and runs on until its next stop.
  */
 static pt_thread *only_one(const pt_platform *p)
 {

@@ -1,10 +1,10 @@
 /*
  * The extended state: x87, SSE, AVX, AVX-512, PKRU; Intel SDM volume 1, chapter 13.
  *
- * Interface: contexts have the components of XCR0 but for AMX's, which a process must ask Linux for and
- * no stub does. The host's ptrace takes and gives the standard form of everything it knows
- * (`kernel_size`); callers see the first `size` bytes, which hold the components that contexts have.
- * The state is only moved when somebody asks for it or a context changes its stub thread.
+ * Interface: contexts have the components of XCR0 but for AMX's, which a process must ask Linux for
+ * and no stub does. The host's ptrace takes and gives the standard form of everything it knows
+ * (`kernel_size`); callers see the first `size` bytes, which hold the components that contexts
+ * have. The state is only moved when somebody asks for it or a context changes its stub thread.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -50,7 +50,8 @@ int xstate_open(pt_platform *p)
         if (p->xstate.features >> i & 1 && component_end(i) > p->xstate.size)
             p->xstate.size = component_end(i);
     if (p->xstate.size > size)
-        return pt_fail(p, -ENOTSUP, "the host's extended state has %zu bytes, not %lu", size, p->xstate.size);
+        return pt_fail(p, -ENOTSUP, "the host's extended state has %zu bytes, not %lu", size,
+                       p->xstate.size);
     memcpy(&p->xstate.mxcsr_mask, state + MXCSR_MASK_AT, 4);
     if (!p->xstate.mxcsr_mask)
         p->xstate.mxcsr_mask = MXCSR_MASK_DEFAULT;
@@ -98,7 +99,8 @@ int xstate_load(pt_ctx *c)
     pt_platform *p = c->platform;
     if (!c->xstate && t->clean_xstate)
         return 0;
-    int error = tracee_set_xstate(t->tid, c->xstate ? c->xstate : p->xstate.initial, p->xstate.kernel_size);
+    const uint8_t *state = c->xstate ? c->xstate : p->xstate.initial;
+    int error = tracee_set_xstate(t->tid, state, p->xstate.kernel_size);
     t->clean_xstate = !error && !c->xstate;
     free(c->xstate);
     c->xstate = NULL;
