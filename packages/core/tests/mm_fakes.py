@@ -11,7 +11,7 @@ from collections import deque
 from types import SimpleNamespace
 
 from pysandbox_core.fs.file_description import FileDescription
-from pysandbox_core.mm.mappable import HostFileMappable, Mappable
+from pysandbox_core.mm.mappable import HostFileMappable, Mappable, MemoryMappable
 from pysandbox_core.mm.memory_file import MemoryFile
 from pysandbox_core.mm.memory_manager import MemoryManager
 from pysandbox_platform import ACCESS_READ, ACCESS_WRITE, PAGE_SIZE, PROT_READ, PROT_WRITE
@@ -183,3 +183,26 @@ class MemoryFileDescription(FileDescription):
     def mappable(self, task: object) -> Mappable:
         self.pages.incref()
         return self.pages
+
+
+class BytesFile(MemoryFileDescription):
+    """An open file with given content."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, kernel: SimpleNamespace, content: bytes) -> None:
+        pages = MemoryMappable(kernel.memory_file, len(content))
+        at = 0
+        while at < len(content):
+            _, offset, length, _ = pages.frames(at & -PAGE_SIZE, PAGE_SIZE, True)[0]
+            part = content[at : at + length]
+            kernel.memory_file.view[offset : offset + len(part)] = part
+            at += length
+        super().__init__(pages)
+        self.content = content
+
+    def read(self, task, sink, offset=None) -> int:  # type: ignore[no-untyped-def, override]
+        return sink.write(self.content[offset : offset + sink.remaining]) if offset < 1 << 62 else 0
+
+    def release(self) -> None:
+        self.pages.decref()
