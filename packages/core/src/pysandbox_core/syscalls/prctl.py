@@ -204,10 +204,6 @@ def _get_tid_address(task: Task, addr: int, *_: int) -> int:
     return 0
 
 
-def _get_seccomp(task: Task, *_: int) -> int:
-    return 0
-
-
 def _set_vma(task: Task, attribute: int, addr: int, length: int, name: int) -> int:
     """Names are checked and not kept: /proc/PID/maps does not show them."""
     if attribute != _PR_SET_VMA_ANON_NAME or addr & 4095:
@@ -250,7 +246,6 @@ _OPTIONS: dict[int, Callable[[Task, int, int, int, int], int]] = {
     13: _nothing,  # PR_GET_TIMING: PR_TIMING_STATISTICAL
     15: _set_name,
     16: _get_name,
-    21: _get_seccomp,
     23: _capbset_read,
     24: _capbset_drop,
     25: _get_tsc,
@@ -279,7 +274,7 @@ _OPTIONS: dict[int, Callable[[Task, int, int, int, int], int]] = {
 
 @syscall(
     "prctl",
-    note="PR_SET_SECCOMP is EINVAL: filters are not offered; options for debuggers are EINVAL",
+    note="PR_SET_SECCOMP and PR_GET_SECCOMP are EINVAL, as in a kernel without CONFIG_SECCOMP",
 )
 def prctl(task: Task, option: Int, arg2: ULong, arg3: ULong, arg4: ULong, arg5: ULong) -> Result:
     """Get or set an attribute of the process or thread. EINVAL an option that is not known; others
