@@ -137,7 +137,7 @@ def landlock() -> Finding:
         NO,
         "landlock",
         "not enabled",
-        "a kernel of 5.13 or later with CONFIG_SECURITY_LANDLOCK, and landlock in the lsm= parameter",
+        "needs a kernel of 5.13 or later with CONFIG_SECURITY_LANDLOCK, and lsm=…,landlock",
     )
 
 

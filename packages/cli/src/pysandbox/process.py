@@ -203,8 +203,9 @@ class _Conversation:
             return
         name = "stdout" if pipe is self.process.stdout else "stderr"
         captured: bytearray = getattr(self.output, name)
-        captured += chunk[: max(0, self.output.limit - len(captured))]
-        if len(captured) == self.output.limit:
+        room = self.output.limit - len(captured)
+        captured += chunk[:room]
+        if len(chunk) > room:
             setattr(self.output, f"{name}_truncated", True)
 
     def _drop(self, fd: int) -> None:

@@ -9,12 +9,12 @@ from pysandbox_core.errors import SandboxError, SandboxTimeoutError
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a program used, with the children that it waited for. Times in seconds."""
+    """What a program used, with the children that it waited for."""
 
-    user_time: float = 0.0
-    system_time: float = 0.0
+    cpu_time: float = 0.0
+    """Seconds that the host's processors worked for it; the kernel's own work is not in it."""
     max_memory: int = 0
-    """Bytes: the most memory that the whole sandbox had at once until the program ended."""
+    """Bytes: the most that the largest of its processes had resident at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,15 +131,18 @@ class Sandbox:
             os.close(lifeline)
         self._channel = Channel(ours)
         self._failure = None
+        answer: Message | None = None
         try:
-            self._channel.send({"sandbox": self._fields(), "timeout_ns": self._timeout_ns})
-            answer = self._receive()
-        except BaseException:
-            self.close()
-            raise
-        if answer is None or "failed" in answer:
-            self.close()
-            raise error_of(answer) if answer else KernelFailureError("the sandbox did not start")
+            with suppress(OSError, ValueError):  # it has ended, and said why on standard error
+                self._channel.send({"sandbox": self._fields(), "timeout_ns": self._timeout_ns})
+                answer = self._receive()
+        finally:
+            if answer is None or "ready" not in answer:
+                self.close()
+        if answer is None:
+            raise KernelFailureError("the sandbox's process ended before it was ready")
+        if "failed" in answer:
+            raise error_of(answer)
         self.platform = str(answer["ready"])
         return self
 

@@ -106,7 +106,13 @@ class Server:
 
     def _ended(self, run: Run, wait_status: int) -> None:
         del self.runs[run.number]
-        run.finish({"exited": wait_status})
+        group = run.group
+        assert group is not None
+        usage = {
+            "cpu_time": (group.cpu_time_ns + group.children_cpu_ns) / 1e9,
+            "max_memory": max(group.max_rss, group.children_max_rss),
+        }
+        run.finish({"exited": wait_status, "usage": usage})
 
     def _signal(self, message: Message) -> None:
         run = self.runs.get(message["run"])
