@@ -1,8 +1,8 @@
 """Inodes and open files without a name: what pipes, sockets, eventfds and their like hang on.
 
-Interface: every file that is in no directory has an `AnonymousInode`, for fstat(2). `AnonymousFile` is
-the base of those that have no file type either (eventfd, epoll, timerfd, ...): in Linux they share one
-inode; here each has its own, which no program can tell but by st_ino.
+Interface: every file that is in no directory has an `AnonymousInode`, for fstat(2). `AnonymousFile`
+is the base of those that have no file type either (eventfd, epoll, timerfd, ...): in Linux they
+share one inode; here each has its own, which no program can tell but by st_ino.
 
 Linux: fs/anon_inodes.c, fs/pipe.c, net/socket.c (sockfs).
 """
@@ -48,7 +48,8 @@ class AnonymousFs(FileSystem):
 
 
 class AnonymousInode(Inode):
-    """The inode of one file without a name. `mode` has the file type: S_IFIFO, S_IFSOCK, or none."""
+    """The inode of one file without a name. `mode` has the file type: S_IFIFO, S_IFSOCK, or
+    none."""
 
     fs: AnonymousFs
 

@@ -1,7 +1,7 @@
 """FsContext: a process's root, working directory and umask. Linux: struct fs_struct.
 
-Interface: shared by tasks that cloned with CLONE_FS (`users` counts them), copied by fork, given back
-with `release`.
+Interface: shared by tasks that cloned with CLONE_FS (`users` counts them), copied by fork, given
+back with `release`.
 """
 
 from __future__ import annotations

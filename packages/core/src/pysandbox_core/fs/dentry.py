@@ -1,16 +1,16 @@
 """Dentries and paths: names looked up, kept in a tree, and places in the tree of mounts.
 
 Interface:
-- A `Dentry` is one name in one directory: of a file (`inode`) or of nothing (`inode` None, a negative
-  dentry). While anything refers to a dentry it is the only one for its name, so two dentries are the
-  same name exactly if they are the same object.
+- A `Dentry` is one name in one directory: of a file (`inode`) or of nothing (`inode` None, a
+  negative dentry). While anything refers to a dentry it is the only one for its name, so two
+  dentries are the same name exactly if they are the same object.
 - `children` of a directory holds what was looked up there; what a name means is decided by the file
   system, and only the calls of this module and of `resolve` change the cache.
-- A `Path` is a dentry seen through a mount. Who keeps one (an open file, a working directory) holds a
-  reference, so that umount(2) can tell a busy mount.
+- A `Path` is a dentry seen through a mount. Who keeps one (an open file, a working directory) holds
+  a reference, so that umount(2) can tell a busy mount.
 
-Linux: struct dentry, struct path, fs/dcache.c. Instead of reference counts and an LRU list, the cache
-is swept when it has grown: every leaf nobody else refers to goes.
+Linux: struct dentry, struct path, fs/dcache.c. Instead of reference counts and an LRU list, the
+cache is swept when it has grown: every leaf nobody else refers to goes.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ class Dentry:
         self.inode = inode
         self.children: dict[bytes, Dentry] = {}
         self.mounts: dict[Mount, Mount] | None = None
-        """Mount this name is seen through -> what is mounted on it there; None: nowhere a mount point."""
+        """Mount this name is seen through -> what is mounted on it there; None: nowhere a mount
+        point."""
         self.unlinked = False
-        """The name was removed, or the directory that it names: nothing can be looked up here again."""
+        """The name was removed, or the directory that it names: nothing can be looked up here
+        again."""
 
     def __repr__(self) -> str:
         return f"<Dentry {self.name!r}>"
@@ -73,7 +75,8 @@ class Path:
     def absolute(self, root: Path | None = None) -> bytes:
         """The path's text from `root` (default: the namespace's), as /proc/PID/fd/N shows it.
 
-        A removed name ends in b" (deleted)"; a path outside of `root` starts at the namespace's root.
+        A removed name ends in b" (deleted)"; a path outside of `root` starts at the namespace's
+        root.
         """
         text = self.text(root)[0]
         return text + b" (deleted)" if self.dentry.unlinked else text
@@ -130,8 +133,8 @@ class DentryCache:
     def sweep(self, keep: Dentry | None = None) -> None:
         """Forget every dentry that nothing but the cache refers to, leaves first.
 
-        A dentry's own place in the cache is given up and taken back if the dentry outlives that: then
-        somebody else refers to it.
+        A dentry's own place in the cache is given up and taken back if the dentry outlives that:
+        then somebody else refers to it.
         """
         left = 0
         for root in tuple(self.roots):

@@ -1,11 +1,12 @@
 """FilePages: the content of a file that lives in memory, perhaps over a host file that it began as.
 
-Interface: pages are made in the memory file as they are written; the rest are holes. A hole reads as
-zeros, or, below `lower_size`, as what the host file `lower` has there: that is how the overlay copies
-up, a page at a time and only what is changed. Mappings see the same pages that read and write do.
+Interface: pages are made in the memory file as they are written; the rest are holes. A hole reads
+as zeros, or, below `lower_size`, as what the host file `lower` has there: that is how the overlay
+copies up, a page at a time and only what is changed. Mappings see the same pages that read and
+write do.
 
-Space is charged to `fs` (a `SpaceLimit`) a page at a time and given back with the pages; both limits,
-that of the file system and that of the sandbox's memory, are ENOSPC to a writer.
+Space is charged to `fs` (a `SpaceLimit`) a page at a time and given back with the pages; both
+limits, that of the file system and that of the sandbox's memory, are ENOSPC to a writer.
 
 Linux: mm/shmem.c.
 """
@@ -100,8 +101,8 @@ class FilePages(MemoryMappable):
         return offset - start
 
     def write(self, source: Source, offset: int, limit: int) -> int:
-        """Take at most `limit` bytes from `source` to `offset`; how many. ENOSPC if not even one has
-        room. Grows the file."""
+        """Take at most `limit` bytes from `source` to `offset`; how many. ENOSPC if not even one
+        has room. Grows the file."""
         start = offset
         while limit:
             data = source.read(min(limit, CHUNK))
@@ -132,7 +133,9 @@ class FilePages(MemoryMappable):
             first_gone = page_up(size)
             self.invalidate(first_gone, page_up(old))
             if size < self.lower_size and size % PAGE_SIZE and self.pages.find(size) < 0:
-                self._copy_lower(size & -PAGE_SIZE, first_gone)  # its tail reads as zeros from now on
+                self._copy_lower(
+                    size & -PAGE_SIZE, first_gone
+                )  # its tail reads as zeros from now on
             self.lower_size = min(self.lower_size, size)
             self._drop(first_gone, _END)
             delta = self.pages.get(size)
@@ -181,7 +184,9 @@ class FilePages(MemoryMappable):
             if index >= 0 or offset < self.lower_size:
                 if data:
                     return offset
-                offset = self.pages.ends[index] if index >= 0 else self._gap_end(offset, self.lower_size)
+                offset = (
+                    self.pages.ends[index] if index >= 0 else self._gap_end(offset, self.lower_size)
+                )
             else:
                 if not data:
                     return offset
@@ -206,7 +211,9 @@ class FilePages(MemoryMappable):
         end = page_up(self._size)
         total = sum(stop - start for start, stop, _ in self.pages.within(0, end))
         if self.lower_size:
-            total += sum(stop - start for start, stop in self.pages.gaps(0, page_up(self.lower_size)))
+            total += sum(
+                stop - start for start, stop in self.pages.gaps(0, page_up(self.lower_size))
+            )
         return total >> 9
 
     def release(self) -> None:
@@ -236,8 +243,8 @@ class FilePages(MemoryMappable):
             view[start + delta : stop + delta] = source[start - offset : stop - offset]
 
     def _ensure_for_write(self, offset: int, end: int) -> None:
-        """Have pages for [offset, end), which is overwritten next: only its edges need what is there.
-        A writer at the end of the file gets some pages more."""
+        """Have pages for [offset, end), which is overwritten next: only its edges need what is
+        there. A writer at the end of the file gets some pages more."""
         first, last = offset & -PAGE_SIZE, page_up(end)
         ahead = last
         if last >= page_up(self._size) and first <= page_up(self._size) and first:
@@ -257,8 +264,8 @@ class FilePages(MemoryMappable):
         self._fill_gaps(first, last, ahead)
 
     def _fill_gaps(self, first: int, last: int, ahead: int = 0) -> None:
-        """Make zeroed pages where there are none in [first, last); if there is none at `last` either,
-        up to `ahead`."""
+        """Make zeroed pages where there are none in [first, last); if there is none at `last`
+        either, up to `ahead`."""
         gaps = self.pages.gaps(first, last)
         if gaps and gaps[-1][1] == last and ahead > last and not self._memory_file.tight:
             start = gaps[-1][0]

@@ -1,14 +1,16 @@
 """A directory of the host as a file system: what `--bind` mounts, read-only or read-write.
 
 Interface: every operation is the host's own, done beneath the tree's root descriptor (host_tree.py)
-and with the host's errors; what a writable bind changes, the caller sees. The host may change the tree
-at any moment, so nothing is remembered: each lookup asks the host, and `cacheable` is False.
+and with the host's errors; what a writable bind changes, the caller sees. The host may change the
+tree at any moment, so nothing is remembered: each lookup asks the host, and `cacheable` is False.
 
-- An inode stands for (st_dev, st_ino) of the host. It remembers the name under which it was seen last
-  and goes back to the host through that; a file that is open is reached through its descriptor.
+- An inode stands for (st_dev, st_ino) of the host. It remembers the name under which it was seen
+  last and goes back to the host through that; a file that is open is reached through its
+  descriptor.
 - Attributes are changed through an O_PATH descriptor of the very file, by /proc/self/fd of this
   process, so no symbolic link put in its place is ever followed.
-- New files belong to the program's user where this process may do that on the host, else to its own.
+- New files belong to the program's user where this process may do that on the host, else to its
+  own.
 - Fifos and sockets are this kernel's: they have a name on the host, but nobody there is reached
   through it. Devices can be seen and never opened.
 
@@ -29,7 +31,7 @@ from pysandbox_core.fs import notify
 from pysandbox_core.fs.host_stdio import stat_of
 from pysandbox_core.fs.inode import DirEntry, FileSystem, Inode, Stat, StatFs
 from pysandbox_core.fs.overlay import read_host
-from pysandbox_core.fs.regular_file import DirectoryFile, RegularFile, check_write
+from pysandbox_core.fs.regular_file import DirectoryFile, RegularFile, RegularInode, check_write
 from pysandbox_core.fs.special import open_special
 from pysandbox_core.mm.mappable import HostFileMappable
 
@@ -64,12 +66,14 @@ class HostFs(FileSystem):
         self.inodes: WeakValueDictionary[tuple[int, int], HostInode] = WeakValueDictionary()
         self.may_chown = os.geteuid() == 0
         self.proc_fd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        """Leads from the number of a descriptor to what it refers to, wherever the root is by then."""
+        """Leads from the number of a descriptor to what it refers to, wherever the root is by
+        then."""
         self._devices: dict[int, int] = {tree.root_stat.st_dev: self.dev}
         self.root = HostDirectoryInode(self, tree.root_stat, None, b"", tree.root)
 
     def device_of(self, host_dev: int) -> int:
-        """st_dev of what lies on `host_dev` of the host: a host's mount inside has one of its own."""
+        """st_dev of what lies on `host_dev` of the host: a host's mount inside has one of its
+        own."""
         dev = self._devices.get(host_dev)
         if dev is None:
             dev = self._devices[host_dev] = self.kernel.new_device()
@@ -92,9 +96,7 @@ class HostFs(FileSystem):
         kind = S_IFMT(status.st_mode)
         inode: HostInode
         if kind == S_IFDIR:
-            inode = HostDirectoryInode(
-                self, status, directory, name, directory.child(name, status)
-            )
+            inode = HostDirectoryInode(self, status, directory, name, directory.child(name, status))
         elif kind == S_IFREG:
             inode = HostFileInode(self, status, directory, name)
         else:
@@ -105,12 +107,17 @@ class HostFs(FileSystem):
     def statfs(self) -> StatFs:
         with linux_errors():
             host = os.fstatvfs(self.tree.root_fd)
+        scale = host.f_frsize / host.f_bsize
         return StatFs(
-            type=V9FS_MAGIC, bsize=host.f_bsize, blocks=host.f_blocks * host.f_frsize // host.f_bsize,
-            bfree=host.f_bfree * host.f_frsize // host.f_bsize,
-            bavail=host.f_bavail * host.f_frsize // host.f_bsize,
-            files=host.f_files, ffree=host.f_ffree, namelen=host.f_namemax,
-        )  # fmt: skip
+            type=V9FS_MAGIC,
+            bsize=host.f_bsize,
+            blocks=int(host.f_blocks * scale),
+            bfree=int(host.f_bfree * scale),
+            bavail=int(host.f_bavail * scale),
+            files=host.f_files,
+            ffree=host.f_ffree,
+            namelen=host.f_namemax,
+        )
 
     def unmounted(self) -> None:
         self.tree.close()
@@ -118,7 +125,8 @@ class HostFs(FileSystem):
 
 
 class HostInode(Inode):
-    """Any file; those without a class of their own are symbolic links, fifos, sockets and devices."""
+    """Any file; those without a class of their own are symbolic links, fifos, sockets and
+    devices."""
 
     fs: HostFs
     fd = -1
@@ -409,7 +417,7 @@ class HostDirectoryInode(HostInode):
             inode.seen(new_dir.host, new_name, status)
 
 
-class HostFileInode(HostInode):
+class HostFileInode(HostInode, RegularInode):
     """A regular file. Open ones share a descriptor for reading, and one for writing too."""
 
     def __init__(

@@ -2,13 +2,14 @@
 
 Interface: `open_stdio` gives file descriptions over host descriptors, which may be anything: pipes,
 files, terminals, sockets, /dev/null. They are shared with the caller, so
-- their position is the host's: read and write move it, as if the program had inherited the descriptor;
-- O_NONBLOCK is never set on them: readiness is asked for before each transfer, and a transfer is asked
-  not to wait (RWF_NOWAIT) where the host can do that, in case somebody else was faster;
+- their position is the host's: read and write move it, as if the program had inherited the
+  descriptor;
+- O_NONBLOCK is never set on them: readiness is asked for before each transfer, and a transfer is
+  asked not to wait (RWF_NOWAIT) where the host can do that, in case somebody else was faster;
 - a wait goes through the kernel's reactor. Regular files are always ready and never get that far.
 
-`queue` is the reactor's own queue of the descriptor. It must be armed before it wakes anybody, which
-`poll` does for every event that is not there yet; whoever waits has asked `poll` before.
+`queue` is the reactor's own queue of the descriptor. It must be armed before it wakes anybody,
+which `poll` does for every event that is not there yet; whoever waits has asked `poll` before.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK
 
 
 def open_stdio(kernel: Kernel, host_fds: Sequence[int]) -> list[FileDescription]:
-    """A file description for each of `host_fds`, which stay the caller's. Closed ones, and ones that
-    are the same as an earlier one, are no special case."""
+    """A file description for each of `host_fds`, which stay the caller's. Closed ones, and ones
+    that are the same as an earlier one, are no special case."""
     return [open_host_descriptor(kernel, host_fd) for host_fd in host_fds]
 
 
@@ -97,8 +98,8 @@ class HostStreamInode(Inode):
                 os.ftruncate(self.host_fd, length)
 
     def open(self, task: Task, path: Path, flags: int) -> FileDescription:
-        """Through /proc/PID/fd or /dev/stdout: shares the position, unlike Linux, where a file would
-        be opened anew; the access mode has to be one that the descriptor has."""
+        """Through /proc/PID/fd or /dev/stdout: shares the position, unlike Linux, where a file
+        would be opened anew; the access mode has to be one that the descriptor has."""
         access = fcntl(self.host_fd, F_GETFL) & os.O_ACCMODE
         if access not in (os.O_RDWR, flags & os.O_ACCMODE):
             raise LinuxError(EINVAL)
@@ -227,8 +228,8 @@ class HostStream(FileDescription):
         return bool(host_poll(self.host_fd, events))
 
     def _wait(self, task: Task, events: int) -> None:
-        """Block until one of `events` may be there; EAGAIN with O_NONBLOCK. The queue is armed either
-        way: a program that gets EAGAIN waits with epoll next."""
+        """Block until one of `events` may be there; EAGAIN with O_NONBLOCK. The queue is armed
+        either way: a program that gets EAGAIN waits with epoll next."""
         self.queue = queue = self.kernel.reactor.watch(self.host_fd, events)
         if self.flags & os.O_NONBLOCK:
             raise LinuxError(EAGAIN)

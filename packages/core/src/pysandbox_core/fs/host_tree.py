@@ -7,8 +7,8 @@ Interface:
 - A `HostDirectory` names one directory in it. Its descriptor is opened when needed and closed when
   others need the place: only the last `MAX_DIRECTORIES` used ones are open.
 - Only regular files are ever opened. Devices, fifos and sockets of the host can be seen by stat.
-- Kernel interfaces of the host (proc, sysfs, ...) found in the tree look like empty directories: they
-  would speak of the sandbox's own process.
+- Kernel interfaces of the host (proc, sysfs, ...) found in the tree look like empty directories:
+  they would speak of the sandbox's own process.
 - Calls raise OSError; callers convert.
 """
 
@@ -183,7 +183,9 @@ class HostDirectory:
         """Every entry but `.` and `..`, in the host's order; inode numbers are the host's."""
         if self.dev in self.tree.hidden:
             return []
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        fd = os.open(
+            ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd
+        )
         try:
             with os.scandir(fd) as entries:
                 return [
@@ -209,7 +211,8 @@ def _type_of(entry: os.DirEntry[str], fd: int) -> int:
 
 
 def _kernel_devices() -> frozenset[int]:
-    """st_dev of the host's mounted kernel interfaces, from /proc/self/mountinfo. proc_pid_mountinfo(5)"""
+    """st_dev of the host's mounted kernel interfaces, from /proc/self/mountinfo.
+    proc_pid_mountinfo(5)"""
     found = set()
     try:
         with open("/proc/self/mountinfo", "rb", buffering=0) as file:

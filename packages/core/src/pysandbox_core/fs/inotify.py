@@ -1,8 +1,8 @@
 """Inotify: an open file from which events of files are read. inotify(7)
 
-Interface: `Inotify` is the file description; its watches stand in the `watches` of the inodes they are
-for (notify.py). Events queue up to a limit, then one IN_Q_OVERFLOW says that some were lost; an event
-equal to the last one queued is dropped.
+Interface: `Inotify` is the file description; its watches stand in the `watches` of the inodes they
+are for (notify.py). Events queue up to a limit, then one IN_Q_OVERFLOW says that some were lost; an
+event equal to the last one queued is dropped.
 
 Linux: fs/notify/inotify.
 """

@@ -1,8 +1,8 @@
 """Locks on files: flock(2), record locks of processes (POSIX) and of open files (OFD). fcntl(2)
 
-Interface: a `FileLocks` hangs on an inode from its first lock on. Owners are objects: the FdTable for
-POSIX locks (Linux: files_struct), the FileDescription for the two others. Who gives an owner up calls
-`closed` or `released`; the descriptor table and the file description do.
+Interface: a `FileLocks` hangs on an inode from its first lock on. Owners are objects: the FdTable
+for POSIX locks (Linux: files_struct), the FileDescription for the two others. Who gives an owner up
+calls `closed` or `released`; the descriptor table and the file description do.
 
 Ranges are inclusive and end at OFFSET_MAX at the most.
 
@@ -116,7 +116,14 @@ _waiting: dict[object, object] = {}
 
 
 def lock_record(
-    task: Task, locks: FileLocks, owner: object, kind: int, start: int, end: int, pid: int, wait: bool
+    task: Task,
+    locks: FileLocks,
+    owner: object,
+    kind: int,
+    start: int,
+    end: int,
+    pid: int,
+    wait: bool,
 ) -> None:
     """Take or give up a range. EAGAIN if somebody is in the way; with `wait` it blocks instead, and
     raises EDEADLK where POSIX owners would wait for each other."""
@@ -147,8 +154,8 @@ def _check_deadlock(owner: object, blocker: object) -> None:
 
 
 def lock_file(task: Task, file: FileDescription, kind: int, wait: bool) -> None:
-    """flock(2): LOCK_SH or LOCK_EX for `file`, or 0 to give it up. A lock of another kind is given up
-    first, so that nothing may be left when the wait is interrupted, as in Linux."""
+    """flock(2): LOCK_SH or LOCK_EX for `file`, or 0 to give it up. A lock of another kind is given
+    up first, so that nothing may be left when the wait is interrupted, as in Linux."""
     locks = FileLocks.of(file.inode)
     held = locks.flocks.get(file, 0)
     if held == kind:
@@ -166,5 +173,3 @@ def lock_file(task: Task, file: FileDescription, kind: int, wait: bool) -> None:
 
 def _flock_blocked(locks: FileLocks, kind: int) -> bool:
     return bool(locks.flocks) and (kind == LOCK_EX or LOCK_EX in locks.flocks.values())
-
-

@@ -26,8 +26,8 @@ _mounts: WeakKeyDictionary[Kernel, Mount] = WeakKeyDictionary()
 
 
 def open_memfd(task: Task, name: bytes, seals: int, permissions: int = 0o777) -> FileDescription:
-    """A new empty file called `name`, open for reading and writing. `seals`: F_SEAL_* bits that it has
-    from the start; F_SEAL_SEAL alone for one that can't be sealed. ENOSPC"""
+    """A new empty file called `name`, open for reading and writing. `seals`: F_SEAL_* bits that it
+    has from the start; F_SEAL_SEAL alone for one that can't be sealed. ENOSPC"""
     mount = _memory_mount(task.kernel)
     fs = mount.fs
     assert isinstance(fs, TmpFs)

@@ -1,8 +1,8 @@
 """Mounts: which file system is seen where. mount_namespaces(7), mount(2)
 
-Interface: a `Mount` shows the tree below `root` of a file system at `mountpoint` of `parent`. The one
-`MountNamespace` of a sandbox holds them all, `root` first. Mounts are stacked on a dentry by the pair
-(mount, dentry), so a bind mount shows its source without what is mounted inside.
+Interface: a `Mount` shows the tree below `root` of a file system at `mountpoint` of `parent`. The
+one `MountNamespace` of a sandbox holds them all, `root` first. Mounts are stacked on a dentry by
+the pair (mount, dentry), so a bind mount shows its source without what is mounted inside.
 
 Mount propagation does not exist here: every mount is private.
 
@@ -68,7 +68,9 @@ class Mount:
 
     __slots__ = ("children", "flags", "fs", "id", "mountpoint", "parent", "refs", "root", "source")
 
-    def __init__(self, number: int, fs: FileSystem, root: Dentry, source: bytes, flags: int) -> None:
+    def __init__(
+        self, number: int, fs: FileSystem, root: Dentry, source: bytes, flags: int
+    ) -> None:
         self.id = number
         """As in the first field of /proc/PID/mountinfo, and stx_mnt_id."""
         self.fs = fs
@@ -116,7 +118,9 @@ class MountNamespace:
         self._attach(mount, at)
         return mount
 
-    def bind(self, path: Path, at: Path, *, recursive: bool = False, flags: int | None = None) -> Mount:
+    def bind(
+        self, path: Path, at: Path, *, recursive: bool = False, flags: int | None = None
+    ) -> Mount:
         """Show what is at `path` at `at` too; with `recursive`, with the mounts inside."""
         copy = self._copy(path.mount, path.dentry, flags)
         if recursive:

@@ -1,7 +1,7 @@
 """Making, removing and moving names: mkdir, mknod, symlink, link, unlink, rmdir, rename.
 
-Interface: each function resolves its paths, checks in Linux's order, has the inodes do it, and brings
-the dentry tree and watchers up to date. The handlers in `syscalls` only decode.
+Interface: each function resolves its paths, checks in Linux's order, has the inodes do it, and
+brings the dentry tree and watchers up to date. The handlers in `syscalls` only decode.
 
 Linux: filename_create(), do_unlinkat(), do_renameat2() and their like in fs/namei.c.
 """
@@ -52,8 +52,8 @@ _SPECIAL = (b"", b".", b"..")
 def prepare_create(
     task: Task, dirfd: int, path: bytes, *, directory: bool = False
 ) -> tuple[Path, Dentry]:
-    """The directory and the negative dentry of a name that is to be made; `directory` allows slashes
-    at the end. EEXIST, ENOENT, EROFS; permission is not checked yet. filename_create()"""
+    """The directory and the negative dentry of a name that is to be made; `directory` allows
+    slashes at the end. EEXIST, ENOENT, EROFS; permission is not checked yet. filename_create()"""
     place, name, slash = resolve_parent(task, dirfd, path)
     if name in _SPECIAL:
         raise LinuxError(EEXIST)
@@ -69,7 +69,8 @@ def prepare_create(
 def create_name(
     task: Task, dirfd: int, path: bytes, mode: int, rdev: int = 0, target: bytes = b""
 ) -> Path:
-    """Make a file of the type in `mode`, umask applied; `rdev` of a device, `target` of a symlink."""
+    """Make a file of the type in `mode`, umask applied; `rdev` of a device, `target` of a
+    symlink."""
     kind = mode & S_IFMT
     place, dentry = prepare_create(task, dirfd, path, directory=kind == S_IFDIR)
     creds = task.creds

@@ -1,8 +1,8 @@
 """Telling watchers what happens to files. inotify(7)
 
-Interface: whoever changes a file or a directory calls one of the functions here after it has happened,
-and only `if notify.watching`: without any watch in the sandbox that test is all it costs. A watch is in
-the `watches` list of its inode.
+Interface: whoever changes a file or a directory calls one of the functions here after it has
+happened, and only `if notify.watching`: without any watch in the sandbox that test is all it costs.
+A watch is in the `watches` list of its inode.
 
 Linux: include/linux/fsnotify.h.
 """
@@ -63,7 +63,9 @@ def inode_event(inode: Inode, mask: int) -> None:
             watch.happened(mask, 0, b"")
 
 
-def entry_event(directory: Inode, name: bytes, mask: int, inode: Inode | None, cookie: int = 0) -> None:
+def entry_event(
+    directory: Inode, name: bytes, mask: int, inode: Inode | None, cookie: int = 0
+) -> None:
     """Something happened to the entry `name` of `directory`, which is or was `inode`."""
     if directory.watches:
         if inode is not None and inode.is_dir:

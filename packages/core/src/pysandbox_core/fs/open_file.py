@@ -1,7 +1,7 @@
 """Opening files: what open(2), openat2(2) and everybody else who opens by path does.
 
-Interface: `open_path` returns a file description with one reference, the caller's. Who runs programs
-or mounts file systems uses it too.
+Interface: `open_path` returns a file description with one reference, the caller's. Who runs
+programs or mounts file systems uses it too.
 
 Linux: fs/namei.c path_openat(), fs/open.c do_dentry_open().
 """
@@ -61,14 +61,16 @@ def open_path(
 ) -> FileDescription:
     """Open the file that `path` names from `dirfd`.
 
-    `flags` are O_* flags that make sense together (O_CLOEXEC is the caller's), `mode` the permission
-    bits of a new file, before umask; `resolve_flags` RESOLVE_*.
+    `flags` are O_* flags that make sense together (O_CLOEXEC is the caller's), `mode` the
+    permission bits of a new file, before umask; `resolve_flags` RESOLVE_*.
     """
     if flags & os.O_PATH:
         place = resolve(task, dirfd, path, follow=not flags & os.O_NOFOLLOW, flags=resolve_flags)
         if flags & os.O_DIRECTORY and place.inode.mode & S_IFMT != S_IFDIR:
             raise LinuxError(ENOTDIR)
-        return FileDescription(flags & (os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW), place.inode, place)
+        return FileDescription(
+            flags & (os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW), place.inode, place
+        )
     if flags & O_TMPFILE_BIT:
         return _open_unnamed(task, dirfd, path, flags, mode, resolve_flags)
     if flags & os.O_CREAT:
@@ -109,9 +111,11 @@ def open_place(task: Task, place: Path, flags: int, *, created: bool = False) ->
 
 
 def open_for_exec(task: Task, dirfd: int, path: bytes, *, follow: bool = True) -> FileDescription:
-    """Open a program or an interpreter to be run: a regular file that may be executed. do_open_execat()
+    """Open a program or an interpreter to be run: a regular file that may be executed.
+    do_open_execat()
 
-    Errors: EACCES no regular file, no execute permission, or a noexec mount; ETXTBSY open for writing.
+    Errors: EACCES no regular file, no execute permission, or a noexec mount; ETXTBSY open for
+    writing.
     """
     place = resolve(task, dirfd, path, follow=follow, empty=not path)
     inode = place.inode
@@ -226,5 +230,3 @@ def _open_unnamed(
     dentry = Dentry(b"#%d" % inode.ino, directory.dentry, inode)
     dentry.unlinked = True
     return inode.open(task, Path(directory.mount, dentry), flags & _KEPT_FLAGS | O_LARGEFILE)
-
-

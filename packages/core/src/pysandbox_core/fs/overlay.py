@@ -1,21 +1,22 @@
 """The overlay: a host directory as it is, and whatever the program makes of it, in memory.
 
 Interface: a `FileSystem` like tmpfs, whose files may have a *lower* file on the host, read-only.
-Nothing is ever written below. The host's tree is taken not to change while the sandbox runs: what was
-looked up there, found or not, is remembered.
+Nothing is ever written below. The host's tree is taken not to change while the sandbox runs: what
+was looked up there, found or not, is remembered.
 
-How it differs from Linux's overlayfs, which it otherwise resembles: there is no second tree above. An
-inode that came from the host is made from a stat of it and forgotten again when nobody refers to it;
-once anything about it has changed it is *settled*, which means that it stays: a file in the file
-system's table by its host identity, a directory in the `names` of the directory above. So
+How it differs from Linux's overlayfs, which it otherwise resembles: there is no second tree above.
+An inode that came from the host is made from a stat of it and forgotten again when nobody refers to
+it; once anything about it has changed it is *settled*, which means that it stays: a file in the
+file system's table by its host identity, a directory in the `names` of the directory above. So
 - a copy-up costs nothing but the pages that are changed, and inode numbers, hard links, locks and
   watches are the same before and after;
 - a renamed directory keeps its lower one, wherever that is (Linux: redirect_dir);
 - a whiteout is a name that means None, a directory made anew has no lower one (Linux: opaque).
 As there, a mapping made before a file is first opened for writing shows the host's file for ever.
 
-Inode numbers: the host's for its first device; for others, and for new files, with an index above bit
-48, so that they are unique within one st_dev, which is what find -xdev and tar expect of one mount.
+Inode numbers: the host's for its first device; for others, and for new files, with an index above
+bit 48, so that they are unique within one st_dev, which is what find -xdev and tar expect of one
+mount.
 """
 
 from __future__ import annotations
@@ -186,8 +187,8 @@ class LowerInode(TmpInode):
 
 
 class OverlayDirectory(LowerInode, TmpDirectory):
-    """A directory of the host and what has changed in it: in `names`, a name that is not there means
-    what it means on the host."""
+    """A directory of the host and what has changed in it: in `names`, a name that is not there
+    means what it means on the host."""
 
     def __init__(
         self,
@@ -200,7 +201,8 @@ class OverlayDirectory(LowerInode, TmpDirectory):
         LowerInode.__init__(self, fs, status)
         self.lower = lower
         self.above = above
-        """The directory that this one was found in; what it is called there. Of no use once settled."""
+        """The directory that this one was found in; what it is called there. Of no use once
+        settled."""
         self.name = name
         self.names: dict[bytes, TmpInode | None] = {}
         self.size = status.st_size
@@ -447,5 +449,3 @@ def read_host(sink: Sink, host_fd: int, offset: int) -> int:
         if not count or count < sum(len(view) for view in views):
             break
     return done
-
-

@@ -1,8 +1,8 @@
 """Who may do what to a file. path_resolution(7), inode(7), capabilities(7)
 
-Interface: functions that return nothing and raise the errno Linux gives, in Linux's order. They look
-at the file-system ids (`fsuid`, `fsgid`) and the effective capabilities. Access control lists do not
-exist here: the mode bits decide.
+Interface: functions that return nothing and raise the errno Linux gives, in Linux's order. They
+look at the file-system ids (`fsuid`, `fsgid`) and the effective capabilities. Access control lists
+do not exist here: the mode bits decide.
 
 Linux: inode_permission(), may_create(), may_delete() in fs/namei.c; fs/attr.c.
 """
@@ -120,7 +120,8 @@ def new_owner(creds: Credentials, directory: Inode, mode: int) -> tuple[int, int
 
 
 def mode_after_chmod(creds: Credentials, inode: Inode, mode: int) -> int:
-    """EPERM unless the owner asks; the set-group-ID bit is not for strangers to the group. chmod(2)"""
+    """EPERM unless the owner asks; the set-group-ID bit is not for strangers to the group.
+    chmod(2)"""
     if not is_owner(creds, inode):
         raise LinuxError(EPERM)
     if not creds.in_group(inode.gid) and not creds.capable(CAP_FSETID):
@@ -129,8 +130,9 @@ def mode_after_chmod(creds: Credentials, inode: Inode, mode: int) -> int:
 
 
 def mode_after_chown(creds: Credentials, inode: Inode, uid: int | None, gid: int | None) -> int:
-    """EPERM unless `creds` may give `inode` to `uid` and `gid` (None: unchanged). The permission bits
-    without set-user-ID and set-group-ID, which a change of owner takes from all but directories."""
+    """EPERM unless `creds` may give `inode` to `uid` and `gid` (None: unchanged). The permission
+    bits without set-user-ID and set-group-ID, which a change of owner takes from all but
+    directories."""
     capable = creds.capable(CAP_CHOWN)
     owns = creds.fsuid == inode.uid
     if uid is not None and not (owns and uid == inode.uid) and not capable:
@@ -166,16 +168,13 @@ def drop_privileges_on_write(creds: Credentials, inode: Inode) -> None:
 def may_follow_link(creds: Credentials, directory: Inode, link: Inode) -> None:
     """In a sticky directory that all may write, only links of one's own or of the directory's owner
     are followed: fs.protected_symlinks = 1, as distributions set it. proc_sys_fs(5)"""
-    if (
-        directory.mode & 0o1002 == 0o1002
-        and link.uid not in (creds.fsuid, directory.uid)
-    ):
+    if directory.mode & 0o1002 == 0o1002 and link.uid not in (creds.fsuid, directory.uid):
         raise LinuxError(EACCES)
 
 
 def may_create_in_sticky(creds: Credentials, directory: Inode, inode: Inode) -> None:
-    """O_CREAT that meets an existing fifo or regular file of somebody else in a sticky directory that
-    all may write: fs.protected_fifos = fs.protected_regular = 1. proc_sys_fs(5)"""
+    """O_CREAT that meets an existing fifo or regular file of somebody else in a sticky directory
+    that all may write: fs.protected_fifos = fs.protected_regular = 1. proc_sys_fs(5)"""
     kind = inode.mode & S_IFMT
     if (
         directory.mode & 0o1002 == 0o1002
@@ -186,8 +185,8 @@ def may_create_in_sticky(creds: Credentials, directory: Inode, inode: Inode) -> 
 
 
 def may_link(creds: Credentials, path: Path) -> None:
-    """fs.protected_hardlinks = 1: only files that are one's own, or plain ones that one may read and
-    write. proc_sys_fs(5)"""
+    """fs.protected_hardlinks = 1: only files that are one's own, or plain ones that one may read
+    and write. proc_sys_fs(5)"""
     inode = path.inode
     if is_owner(creds, inode):
         return

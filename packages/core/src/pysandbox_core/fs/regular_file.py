@@ -1,8 +1,8 @@
 """Open regular files and open directories, whatever file system they are on.
 
 Interface: `RegularFile` does positions, O_APPEND, size limits, set-user-ID bits, times and events;
-where bytes come from and go to is the inode's (`read_at`, `write_at`). `DirectoryFile` lists what the
-inode's `entries` gives.
+where bytes come from and go to is the inode's (`read_at`, `write_at`). `DirectoryFile` lists what
+the inode's `entries` gives.
 
 Linux: mm/filemap.c generic_file_read_iter(), generic_write_checks(); fs/libfs.c dcache_readdir().
 """
@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs import notify
 from pysandbox_core.fs.file_description import FMODE_WRITE, FileDescription
-from pysandbox_core.fs.inode import DirEntry
+from pysandbox_core.fs.inode import DirEntry, Inode
 from pysandbox_core.fs.permissions import drop_privileges_on_write
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.dentry import Path
-    from pysandbox_core.fs.inode import Inode
     from pysandbox_core.mm.io_buffer import Sink, Source
     from pysandbox_core.mm.mappable import Mappable
     from pysandbox_core.task import Task
@@ -32,26 +31,34 @@ MAX_FILE_SIZE = (1 << 63) - 1
 O_APPEND = os.O_APPEND
 
 
-class RegularInode:
-    """What a `RegularFile` asks of its inode, besides Inode's own."""
+class RegularInode(Inode):
+    """What a `RegularFile` asks of its inode, besides what every inode has."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Length in bytes, now."""
+        raise NotImplementedError
 
     def read_at(self, sink: Sink, offset: int) -> int:
-        """Move what is at `offset` to `sink`."""
+        """Move what is at `offset` to `sink`; how many bytes, 0 at the end."""
         raise NotImplementedError
 
     def write_at(self, source: Source, offset: int, limit: int) -> int:
-        """Take at most `limit` bytes from `source` to `offset`, growing the file."""
+        """Take at most `limit` bytes from `source` to `offset`, growing the file; how many."""
+        raise NotImplementedError
+
+    def mappable(self, task: Task, writable: bool) -> Mappable:
+        """What a mapping of the file maps, with a reference for the caller."""
         raise NotImplementedError
 
 
 class RegularFile(FileDescription):
-    """An open regular file whose inode is also a `RegularInode`."""
+    """An open regular file."""
 
     __slots__ = ()
+    inode: RegularInode
 
-    def __init__(self, flags: int, inode: Inode, path: Path | None = None) -> None:
+    def __init__(self, flags: int, inode: RegularInode, path: Path | None = None) -> None:
         super().__init__(flags, inode, path)
         if self.mode & FMODE_WRITE:
             inode.writers += 1
@@ -66,10 +73,10 @@ class RegularFile(FileDescription):
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
         inode = self.inode
         if offset is None:
-            done: int = inode.read_at(sink, self.offset)  # type: ignore[attr-defined]  # RegularInode
+            done = inode.read_at(sink, self.offset)
             self.offset += done
         else:
-            done = inode.read_at(sink, offset)  # type: ignore[attr-defined]
+            done = inode.read_at(sink, offset)
         if done and notify.watching:
             notify.file_event(self, notify.IN_ACCESS)
         return done
@@ -80,13 +87,13 @@ class RegularFile(FileDescription):
         if not count:
             return 0
         if self.flags & O_APPEND:
-            position = inode.size  # type: ignore[attr-defined]
+            position = inode.size
         else:
             position = self.offset if offset is None else offset
         count = check_write(task, position, count)
         if inode.mode & 0o6000:
             drop_privileges_on_write(task.creds, inode)
-        done: int = inode.write_at(source, position, count)  # type: ignore[attr-defined]
+        done = inode.write_at(source, position, count)
         if offset is None:
             self.offset = position + done
         if done and notify.watching:
@@ -97,7 +104,7 @@ class RegularFile(FileDescription):
         if whence == os.SEEK_CUR:
             offset += self.offset
         elif whence == os.SEEK_END:
-            offset += self.inode.size  # type: ignore[attr-defined]
+            offset += self.inode.size
         elif whence in (os.SEEK_DATA, os.SEEK_HOLE):
             offset = self.seek_data(offset, whence == os.SEEK_DATA)
         elif whence != os.SEEK_SET:
@@ -109,7 +116,7 @@ class RegularFile(FileDescription):
 
     def seek_data(self, offset: int, data: bool) -> int:
         """SEEK_DATA, SEEK_HOLE for files without holes: all data, a hole at the end."""
-        size: int = self.inode.size  # type: ignore[attr-defined]
+        size = self.inode.size
         if not 0 <= offset < size:
             raise LinuxError(ENXIO)
         return offset if data else size
@@ -119,7 +126,7 @@ class RegularFile(FileDescription):
         return True
 
     def truncate(self, task: Task, length: int) -> None:
-        check_size_limit(task, length, self.inode.size)  # type: ignore[attr-defined]
+        check_size_limit(task, length, self.inode.size)
         inode = self.inode
         if inode.mode & 0o6000:
             drop_privileges_on_write(task.creds, inode)
@@ -131,12 +138,12 @@ class RegularFile(FileDescription):
         """Memory has nothing to be written to."""
 
     def mappable(self, task: Task) -> Mappable:
-        return self.inode.mappable(task, bool(self.mode & 2))  # type: ignore[attr-defined, no-any-return]
+        return self.inode.mappable(task, bool(self.mode & 2))
 
 
 class DirectoryFile(FileDescription):
-    """An open directory. The listing is made when it is first read and again after a rewind, so that
-    positions stay good while entries come and go."""
+    """An open directory. The listing is made when it is first read and again after a rewind, so
+    that positions stay good while entries come and go."""
 
     __slots__ = ()
 
@@ -178,7 +185,8 @@ def parent_inode(path: Path) -> Inode:
 
 
 def check_write(task: Task, position: int, count: int) -> int:
-    """How many of `count` bytes may be written at `position`: EFBIG, with SIGXFSZ at RLIMIT_FSIZE."""
+    """How many of `count` bytes may be written at `position`: EFBIG, with SIGXFSZ at
+    RLIMIT_FSIZE."""
     limit = task.group.limits.fsize
     if position + count > limit:
         if position >= limit:

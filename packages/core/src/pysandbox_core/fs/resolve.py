@@ -1,9 +1,9 @@
 """Path resolution: from a path's text to a place in the tree of mounts. path_resolution(7)
 
 Interface:
-- `resolve` gives the Path of an existing file. `resolve_parent` gives the directory of a path's last
-  component and that component's name, for calls that make, remove or rename it. `lookup` asks for one
-  name in a directory whose search permission has been checked.
+- `resolve` gives the Path of an existing file. `resolve_parent` gives the directory of a path's
+  last component and that component's name, for calls that make, remove or rename it. `lookup` asks
+  for one name in a directory whose search permission has been checked.
 - Errors, for each component in order: ENOTDIR not a directory, EACCES no search permission,
   ENAMETOOLONG, ENOENT, ELOOP after 40 symbolic links; EXDEV, ELOOP where RESOLVE_* forbids a step
   (openat2(2)).

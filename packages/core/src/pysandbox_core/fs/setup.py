@@ -1,19 +1,19 @@
 """The mounts a sandbox starts with.
 
-Interface: `build_mounts` once at boot; afterwards `kernel.mounts` is complete. A host path that can't
-be opened is a SandboxError that says which.
+Interface: `build_mounts` once at boot; afterwards `kernel.mounts` is complete. A host path that
+can't be opened is a SandboxError that says which.
 
 The root is an overlay of the host's (or an image's) files; /proc, /sys, /dev, /dev/pts and /dev/shm
-are the kernel's own. /tmp is the host's like the rest, for that is where people try things: who wants
-an empty one mounts a tmpfs there. Binds and tmpfs mounts of the user's come last and may lie anywhere,
-also in these; what is missing of their paths is made, in memory.
+are the kernel's own. /tmp is the host's like the rest, for that is where people try things: who
+wants an empty one mounts a tmpfs there. Binds and tmpfs mounts of the user's come last and may lie
+anywhere, also in these; what is missing of their paths is made, in memory.
 """
 
 from __future__ import annotations
 
 import os
 from stat import S_IFDIR, S_IFREG
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pysandbox_core.config import show
 from pysandbox_core.errors import LinuxError, SandboxError
@@ -143,12 +143,13 @@ def _make_place(kernel: Kernel, target: bytes, *, directory: bool) -> Path:
     return Path(mount, dentry)
 
 
-_NO_TASK = None  # type: ignore[var-annotated]
+_NO_TASK: Any = None
+"""None of the inodes that mounts are made on looks at the task."""
 
 
 def _find(parent: Inode, name: bytes) -> Inode | None:
     try:
-        return parent.lookup(_NO_TASK, name)  # type: ignore[arg-type]  # none of these looks at it
+        return parent.lookup(_NO_TASK, name)
     except LinuxError:
         return None
 
@@ -156,7 +157,7 @@ def _find(parent: Inode, name: bytes) -> Inode | None:
 def _make(parent: Inode, name: bytes, target: bytes, *, directory: bool) -> Inode:
     try:
         if directory:
-            return parent.mkdir(_NO_TASK, name, S_IFDIR | 0o755, 0, 0)  # type: ignore[arg-type]
-        return parent.create(_NO_TASK, name, S_IFREG | 0o644, 0, 0)  # type: ignore[arg-type]
+            return parent.mkdir(_NO_TASK, name, S_IFDIR | 0o755, 0, 0)
+        return parent.create(_NO_TASK, name, S_IFREG | 0o644, 0, 0)
     except LinuxError as error:
         raise SandboxError(f"mount point {show(target)} can't be made: {error}") from None

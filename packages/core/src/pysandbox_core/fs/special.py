@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def open_special(task: Task, inode: Inode, path: Path, flags: int) -> FileDescription:
-    """A fifo is a pipe of this kernel, a character device is whatever driver has its number. ENXIO for
-    sockets, block devices and numbers that nothing answers to. open(2)"""
+    """A fifo is a pipe of this kernel, a character device is whatever driver has its number. ENXIO
+    for sockets, block devices and numbers that nothing answers to. open(2)"""
     kind = inode.mode & 0o170000
     if kind == S_IFIFO:
         from pysandbox_core.fs.pipe import open_fifo

@@ -1,11 +1,11 @@
 """tmpfs: files, directories and everything else in memory. tmpfs(5)
 
-Interface: see `inode`. Names are in the `names` of a `TmpDirectory`; a file's content is a `FilePages`
-in the sandbox's memory file, given back when nothing refers to the inode any more. The overlay's files
-are made of the same classes, over what the host has (overlay.py).
+Interface: see `inode`. Names are in the `names` of a `TmpDirectory`; a file's content is a
+`FilePages` in the sandbox's memory file, given back when nothing refers to the inode any more. The
+overlay's files are made of the same classes, over what the host has (overlay.py).
 
-Access times are kept as relatime does. Extended attributes: `user.*` on regular files and directories,
-`trusted.*` and `security.*` for those whom the VFS lets.
+Access times are kept as relatime does. Extended attributes: `user.*` on regular files and
+directories, `trusted.*` and `security.*` for those whom the VFS lets.
 
 Linux: mm/shmem.c.
 """
@@ -33,7 +33,12 @@ from pysandbox_core.abi.fcntl import (
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_pages import FilePages, SpaceLimit
 from pysandbox_core.fs.inode import DirEntry, FileSystem, Inode, Stat, StatFs
-from pysandbox_core.fs.regular_file import DirectoryFile, RegularFile, check_size_limit
+from pysandbox_core.fs.regular_file import (
+    DirectoryFile,
+    RegularFile,
+    RegularInode,
+    check_size_limit,
+)
 from pysandbox_core.fs.special import open_special
 
 if TYPE_CHECKING:
@@ -351,7 +356,7 @@ class TmpDirectory(TmpInode):
         self.nlink += by
 
 
-class TmpFile(TmpInode):
+class TmpFile(TmpInode, RegularInode):
     """A regular file."""
 
     seals = F_SEAL_SEAL
@@ -394,7 +399,9 @@ class TmpFile(TmpInode):
 
     def truncate(self, length: int) -> None:
         size = self.size
-        if (length < size and self.seals & F_SEAL_SHRINK) or (length > size and self.seals & F_SEAL_GROW):
+        if (length < size and self.seals & F_SEAL_SHRINK) or (
+            length > size and self.seals & F_SEAL_GROW
+        ):
             raise LinuxError(EPERM)
         self.pages.resize(length)
         self.modified()

@@ -39,8 +39,8 @@ def fchdir(task: Task, fd: Fd) -> Result:
 def getcwd(task: Task, buf: UserAddr, size: ULong) -> Result:
     """Copy the working directory's path, with a NUL; how many bytes that is. getcwd(2)
 
-    Errors: ENOENT it was removed; ERANGE no room; EFAULT. A directory that is not below the root shows
-    with `(unreachable)` before it, as Linux has it.
+    Errors: ENOENT it was removed; ERANGE no room; EFAULT. A directory that is not below the root
+    shows with `(unreachable)` before it, as Linux has it.
     """
     cwd = task.fs.cwd
     if cwd.dentry.unlinked:
@@ -72,8 +72,8 @@ def pivot_root(task: Task, new_root: UserPath, put_old: UserPath) -> Result:
     """Exchange the root mount: `new_root`, a mount point, becomes it, the old one goes to `put_old`
     below. Every task whose root or working directory was the old root follows. pivot_root(2)
 
-    Errors: EPERM without CAP_SYS_ADMIN; those of path resolution; EBUSY `new_root` or `put_old` is on
-    the current root mount; EINVAL `new_root` is no mount point, or `put_old` is not below it.
+    Errors: EPERM without CAP_SYS_ADMIN; those of path resolution; EBUSY `new_root` or `put_old` is
+    on the current root mount; EINVAL `new_root` is no mount point, or `put_old` is not below it.
     """
     if not task.creds.capable(CAP_SYS_ADMIN):
         raise LinuxError(EPERM)

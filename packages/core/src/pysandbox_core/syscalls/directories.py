@@ -13,13 +13,16 @@ from pysandbox_core.fs.names import create_name, remove_directory
 from pysandbox_core.task import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pysandbox_core.fs.file_description import FileDescription
     from pysandbox_core.fs.inode import DirEntry
 
 DIRENT64 = Struct("<QqHB")
 """struct linux_dirent64 without its name: d_ino, d_off, d_reclen, d_type."""
 DIRENT = Struct("<QQH")
-"""struct linux_dirent without its name: d_ino, d_off, d_reclen; d_type is the record's last byte."""
+"""struct linux_dirent without its name: d_ino, d_off, d_reclen; d_type is the record's last
+byte."""
 S_IFDIR = 0o040000
 INT_MAX = (1 << 31) - 1
 
@@ -57,8 +60,9 @@ def _record(entry: DirEntry, position: int) -> bytes:
     )
 
 
-def _list(task: Task, fd: int, dirp: int, count: int, record: object) -> int:
-    assert callable(record)
+def _list(
+    task: Task, fd: int, dirp: int, count: int, record: Callable[[DirEntry, int], bytes]
+) -> int:
     file = task.files.get(fd)
     entries = listing(task, file)
     position = file.offset
@@ -119,10 +123,8 @@ def _mkdir(task: Task, dirfd: int, path: int, mode: int) -> int:
 def rmdir(task: Task, path: UserPath) -> Result:
     """Remove an empty directory. rmdir(2)
 
-    Errors: those of path resolution; EINVAL `.` last; ENOTEMPTY, also for `..` last; EBUSY the root or
-    a mount point; ENOTDIR; EPERM sticky.
+    Errors: those of path resolution; EINVAL `.` last; ENOTEMPTY, also for `..` last; EBUSY the root
+    or a mount point; ENOTDIR; EPERM sticky.
     """
     remove_directory(task, AT_FDCWD, task.mm.read_path(path))
     return 0
-
-

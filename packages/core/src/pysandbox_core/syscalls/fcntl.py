@@ -253,4 +253,3 @@ _COMMANDS: dict[int, Callable[[Task, int, FileDescription, int], int]] = {
     abi.F_GET_FILE_RW_HINT: _rw_hint,
     abi.F_SET_FILE_RW_HINT: _set_rw_hint,
 }
-

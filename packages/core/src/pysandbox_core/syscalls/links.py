@@ -1,4 +1,5 @@
-"""readlink(2), link(2), unlink(2), symlink(2), mknod(2) and their forms with a directory descriptor."""
+"""readlink(2), link(2), unlink(2), symlink(2), mknod(2) and their forms with a directory
+descriptor."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def _symlink(task: Task, target: int, newdirfd: int, linkpath: int) -> int:
 def link(task: Task, oldpath: UserPath, newpath: UserPath) -> Result:
     """Give a file another name. A symbolic link itself, not what it leads to. link(2)
 
-    Errors: those of path resolution; EEXIST; EROFS; EXDEV; EPERM directory, or not one's own; EACCES.
+    Errors: those of path resolution; EEXIST; EROFS; EXDEV; EPERM directory, or not one's own;
+    EACCES.
     """
     return _link(task, AT_FDCWD, oldpath, AT_FDCWD, newpath, 0)
 
@@ -100,16 +102,12 @@ def linkat(
     return _link(task, olddirfd, oldpath, newdirfd, newpath, flags)
 
 
-def _link(
-    task: Task, olddirfd: int, oldpath: int, newdirfd: int, newpath: int, flags: int
-) -> int:
+def _link(task: Task, olddirfd: int, oldpath: int, newdirfd: int, newpath: int, flags: int) -> int:
     old_name = task.mm.read_path(oldpath)
     empty = flags & AT_EMPTY_PATH != 0
     if empty and not old_name and not task.creds.capable(CAP_DAC_READ_SEARCH):
         raise LinuxError(ENOENT)
-    old = resolve(
-        task, olddirfd, old_name, follow=flags & AT_SYMLINK_FOLLOW != 0, empty=empty
-    )
+    old = resolve(task, olddirfd, old_name, follow=flags & AT_SYMLINK_FOLLOW != 0, empty=empty)
     link_name(task, old, newdirfd, task.mm.read_path(newpath))
     return 0
 

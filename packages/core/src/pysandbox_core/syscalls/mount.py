@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING
 
 from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.credentials import CAP_SYS_ADMIN
-from pysandbox_core.declare import Hex, Int, Result, UserAddr, UserPath, UserString, refused, syscall
+from pysandbox_core.declare import (
+    Hex,
+    Int,
+    Result,
+    UserAddr,
+    UserPath,
+    UserString,
+    refused,
+    syscall,
+)
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.mount import (
     MOUNT_FLAGS,
@@ -66,8 +75,8 @@ def mount(
 ) -> Result:
     """Mount a file system, bind, move, or change a mount. mount(2)
 
-    Errors: EFAULT; those of path resolution; EPERM without CAP_SYS_ADMIN; EINVAL; ENODEV unknown file
-    system; ENOTBLK one that needs a device; ENOTDIR; EBUSY; ELOOP.
+    Errors: EFAULT; those of path resolution; EPERM without CAP_SYS_ADMIN; EINVAL; ENODEV unknown
+    file system; ENOTBLK one that needs a device; ENOTDIR; EBUSY; ELOOP.
     """
     kind = _string(task, fstype)
     device = _string(task, source)
@@ -287,7 +296,15 @@ def umount2(task: Task, target: UserPath, flags: Int) -> Result:
     return 0
 
 
-for _name in ("open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr"):
+for _name in (
+    "open_tree",
+    "move_mount",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "fspick",
+    "mount_setattr",
+):
     refused(_name, ENOSYS, "programs fall back to mount(2)")
 refused("statmount", ENOSYS, "programs fall back to /proc/self/mountinfo")
 refused("listmount", ENOSYS, "programs fall back to /proc/self/mountinfo")

@@ -142,7 +142,9 @@ def fchmodat2(task: Task, dirfd: DirFd, path: UserPath, mode: Mode, flags: UInt)
         raise LinuxError(EINVAL)
     follow = not flags & AT_SYMLINK_NOFOLLOW
     empty = flags & AT_EMPTY_PATH != 0
-    return _chmod(task, resolve(task, dirfd, task.mm.read_path(path), follow=follow, empty=empty), mode)
+    return _chmod(
+        task, resolve(task, dirfd, task.mm.read_path(path), follow=follow, empty=empty), mode
+    )
 
 
 def _chmod(task: Task, place: Path, mode: int) -> int:

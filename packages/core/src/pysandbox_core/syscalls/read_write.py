@@ -79,7 +79,8 @@ def pwrite64(task: Task, fd: Fd, buf: UserBuffer, count: Size, offset: Loff) -> 
 
 @syscall("readv")
 def readv(task: Task, fd: Fd, iov: IovecPtr, iovcnt: UInt) -> Result:
-    """read(2) into several buffers. EINVAL more than IOV_MAX of them, or too long in all. readv(2)"""
+    """read(2) into several buffers. EINVAL more than IOV_MAX of them, or too long in all.
+    readv(2)"""
     return task.files.readable(fd).read(task, task.mm.sink_iov(iov, iovcnt))
 
 
@@ -90,17 +91,13 @@ def writev(task: Task, fd: Fd, iov: IovecPtr, iovcnt: UInt) -> Result:
 
 
 @syscall("preadv")
-def preadv(
-    task: Task, fd: Fd, iov: IovecPtr, iovcnt: UInt, pos_l: ULong, pos_h: ULong
-) -> Result:
+def preadv(task: Task, fd: Fd, iov: IovecPtr, iovcnt: UInt, pos_l: ULong, pos_h: ULong) -> Result:
     """pread(2) into several buffers. The high word has no meaning on x86-64. preadv(2)"""
     return _read_vector(task, fd, iov, iovcnt, _position(pos_l), 0)
 
 
 @syscall("pwritev")
-def pwritev(
-    task: Task, fd: Fd, iov: IovecPtr, iovcnt: UInt, pos_l: ULong, pos_h: ULong
-) -> Result:
+def pwritev(task: Task, fd: Fd, iov: IovecPtr, iovcnt: UInt, pos_l: ULong, pos_h: ULong) -> Result:
     """pwrite(2) from several buffers. pwritev(2)"""
     return _write_vector(task, fd, iov, iovcnt, _position(pos_l), 0)
 
@@ -155,9 +152,7 @@ def _position_or_none(pos_l: int) -> int | None:
     return None if pos_l == (1 << 64) - 1 else _position(pos_l)
 
 
-def _read_vector(
-    task: Task, fd: int, iov: int, iovcnt: int, offset: int | None, flags: int
-) -> int:
+def _read_vector(task: Task, fd: int, iov: int, iovcnt: int, offset: int | None, flags: int) -> int:
     file = task.files.readable(fd)
     if offset is not None:
         positioned(file)

@@ -15,8 +15,8 @@ from pysandbox_core.task import Task
 def rename(task: Task, oldpath: UserPath, newpath: UserPath) -> Result:
     """Move a file to another name, over what is there. rename(2)
 
-    Errors: those of path resolution; EXDEV; EBUSY `.`, `..` or a mount point; EROFS; ENOENT; ENOTDIR;
-    EISDIR; EINVAL into itself; ENOTEMPTY; EACCES; EPERM sticky.
+    Errors: those of path resolution; EXDEV; EBUSY `.`, `..` or a mount point; EROFS; ENOENT;
+    ENOTDIR; EISDIR; EINVAL into itself; ENOTEMPTY; EACCES; EPERM sticky.
     """
     read_path = task.mm.read_path
     rename_name(task, AT_FDCWD, read_path(oldpath), AT_FDCWD, read_path(newpath), 0)

@@ -1,8 +1,8 @@
-"""sendfile(2), copy_file_range(2), splice(2), tee(2), vmsplice(2): data between files without a detour
-through the program.
+"""sendfile(2), copy_file_range(2), splice(2), tee(2), vmsplice(2): data between files without a
+detour through the program.
 
-Here the data goes through a buffer of the kernel's; the calls are what Linux's are in every other way.
-Linux: fs/splice.c, fs/read_write.c.
+Here the data goes through a buffer of the kernel's; the calls are what Linux's are in every other
+way. Linux: fs/splice.c, fs/read_write.c.
 """
 
 from __future__ import annotations
@@ -60,12 +60,18 @@ def sendfile(task: Task, out_fd: Fd, in_fd: Fd, offset: UserAddr, count: Size) -
 
 @syscall("copy_file_range")
 def copy_file_range(
-    task: Task, fd_in: Fd, off_in: UserAddr, fd_out: Fd, off_out: UserAddr, length: Size, flags: UInt
+    task: Task,
+    fd_in: Fd,
+    off_in: UserAddr,
+    fd_out: Fd,
+    off_out: UserAddr,
+    length: Size,
+    flags: UInt,
 ) -> Result:
     """Copy a part of one regular file to another. copy_file_range(2)
 
-    Errors: EBADF; EFAULT; EINVAL flags, no regular files, or overlapping ranges of one file; EISDIR;
-    EBADF O_APPEND; EOVERFLOW; EFBIG; EXDEV from files that are made up as they are read.
+    Errors: EBADF; EFAULT; EINVAL flags, no regular files, or overlapping ranges of one file;
+    EISDIR; EBADF O_APPEND; EOVERFLOW; EFBIG; EXDEV from files that are made up as they are read.
     """
     source = task.files.readable(fd_in)
     target = task.files.writable(fd_out)
@@ -133,8 +139,8 @@ def splice(
 ) -> Result:
     """Move data between a pipe and another file, or two pipes. splice(2)
 
-    Errors: EINVAL unknown flag, no pipe, both ends of one pipe, O_APPEND; EBADF; ESPIPE an offset for a
-    pipe or for what can't seek; EAGAIN; EINTR.
+    Errors: EINVAL unknown flag, no pipe, both ends of one pipe, O_APPEND; EBADF; ESPIPE an offset
+    for a pipe or for what can't seek; EAGAIN; EINTR.
     """
     if not length:
         return 0
@@ -225,8 +231,8 @@ def vmsplice(task: Task, fd: Fd, iov: IovecPtr, nr_segs: ULong, flags: UInt) -> 
 
 
 def _without_waiting(file: FileDescription, nonblock: bool, call: Callable[[], int]) -> int:
-    """`call` as if O_NONBLOCK were set on `file`, if `nonblock`. Nothing else runs meanwhile: it does
-    not wait."""
+    """`call` as if O_NONBLOCK were set on `file`, if `nonblock`. Nothing else runs meanwhile: it
+    does not wait."""
     if not nonblock or file.flags & os.O_NONBLOCK:
         return call()
     file.flags |= os.O_NONBLOCK
@@ -256,24 +262,23 @@ def _pipe_move(
     length: int,
     nonblock: bool,
 ) -> int:
-    """Move at most `length` bytes, waiting for the first ones at most: what a pipe holds at once."""
+    """Move at most `length` bytes, waiting for the first ones at most: what a pipe holds at
+    once."""
     if isinstance(source, PipeFile) and not _await_data(task, source, nonblock):
         return 0
     if isinstance(target, PipeFile):
         length = min(length, _await_room(task, target, nonblock))
     sink = BytesSink(min(length, CHUNK))
     source_nonblock = nonblock and isinstance(source, PipeFile)
-    count = _without_waiting(
-        source, source_nonblock, lambda: source.read(task, sink, position_in)
-    )
+    count = _without_waiting(source, source_nonblock, lambda: source.read(task, sink, position_in))
     if not count:
         return 0
     return target.write(task, BytesSource(sink.data), position_out)
 
 
 def _await_room(task: Task, target: PipeFile, nonblock: bool) -> int:
-    """Wait until `target` takes data, and say how much it takes without waiting; with nobody left to
-    read, any number: the write will say EPIPE."""
+    """Wait until `target` takes data, and say how much it takes without waiting; with nobody left
+    to read, any number: the write will say EPIPE."""
     pipe = target.pipe
     while pipe.readers and pipe.used >= pipe.capacity:
         if nonblock or target.flags & os.O_NONBLOCK:
@@ -290,8 +295,8 @@ def _move(
     position_out: int | None,
     length: int,
 ) -> int:
-    """Copy until `length`, the end, or something that ends a transfer early; an error counts only if
-    nothing was moved. What was read and could not be written is read again."""
+    """Copy until `length`, the end, or something that ends a transfer early; an error counts only
+    if nothing was moved. What was read and could not be written is read again."""
     done = 0
     while done < length:
         start = source.offset if position_in is None else position_in + done

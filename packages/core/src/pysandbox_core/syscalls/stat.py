@@ -26,9 +26,9 @@ STAT = Struct("<QQQIII4xQqqqqqqqqq24x")
 """struct stat of x86-64: dev, ino, nlink, mode, uid, gid, rdev, size, blksize, blocks, atim, mtim,
 ctim. arch/x86/include/uapi/asm/stat.h"""
 STATX = Struct("<IIQIIIH2xQQQQqI4xqI4xqI4xqI4xIIIIQII96x")
-"""struct statx: mask, blksize, attributes, nlink, uid, gid, mode, ino, size, blocks, attributes_mask,
-atime, btime, ctime, mtime, rdev major and minor, dev major and minor, mnt_id, dio_mem_align,
-dio_offset_align. include/uapi/linux/stat.h"""
+"""struct statx: mask, blksize, attributes, nlink, uid, gid, mode, ino, size, blocks,
+attributes_mask, atime, btime, ctime, mtime, rdev major and minor, dev major and minor, mnt_id,
+dio_mem_align, dio_offset_align. include/uapi/linux/stat.h"""
 
 STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
@@ -79,7 +79,9 @@ def newfstatat(
     return 0
 
 
-@syscall("statx", note="no direct I/O alignment, no change attribute; birth time only of files in memory")
+@syscall(
+    "statx", note="no direct I/O alignment, no change attribute; birth time only of files in memory"
+)
 def statx(
     task: Task, dirfd: DirFd, path: UserPath, flags: AtFlags, mask: UInt, statxbuf: UserAddr
 ) -> Result:
@@ -100,7 +102,11 @@ def statx(
         place = file.path
     else:
         place = resolve(
-            task, dirfd, name, follow=not flags & AT_SYMLINK_NOFOLLOW, empty=bool(flags & AT_EMPTY_PATH)
+            task,
+            dirfd,
+            name,
+            follow=not flags & AT_SYMLINK_NOFOLLOW,
+            empty=bool(flags & AT_EMPTY_PATH),
         )
         status = place.inode.stat()
     if place is not None:

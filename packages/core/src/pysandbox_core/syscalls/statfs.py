@@ -56,13 +56,12 @@ def fstatfs(task: Task, fd: Fd, buf: UserAddr) -> Result:
 
 @syscall("ustat")
 def ustat(task: Task, dev: UInt, ubuf: UserAddr) -> Result:
-    """statfs(2) by device number, as it was long ago. EINVAL no mounted file system has it. ustat(2)"""
+    """statfs(2) by device number, as it was long ago. EINVAL no mounted file system has it.
+    ustat(2)"""
     for mount in task.kernel.mounts.all():
         if mount.fs.dev == dev:
             status = mount.fs.statfs()
-            task.mm.write(
-                ubuf, USTAT.pack(status.bfree & 0x7FFFFFFF, status.ffree, b"", b"")
-            )
+            task.mm.write(ubuf, USTAT.pack(status.bfree & 0x7FFFFFFF, status.ffree, b"", b""))
             return 0
     raise LinuxError(EINVAL)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from os import O_APPEND
 from errno import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, ENOTSUP, EPERM, ESPIPE, ETXTBSY
+from os import O_APPEND
 
 from pysandbox_core.abi.fcntl import (
     AT_FDCWD,
@@ -48,8 +48,8 @@ _KEEP_SIZE = {
 def truncate(task: Task, path: UserPath, length: Loff) -> Result:
     """Make a file exactly `length` bytes long. truncate(2)
 
-    Errors: EINVAL length < 0; those of path resolution; EISDIR; EINVAL no regular file; EROFS; EACCES;
-    ETXTBSY; EFBIG.
+    Errors: EINVAL length < 0; those of path resolution; EISDIR; EINVAL no regular file; EROFS;
+    EACCES; ETXTBSY; EFBIG.
     """
     if length < 0:
         raise LinuxError(EINVAL)
@@ -74,7 +74,8 @@ def truncate(task: Task, path: UserPath, length: Loff) -> Result:
 
 @syscall("ftruncate")
 def ftruncate(task: Task, fd: Fd, length: Loff) -> Result:
-    """truncate(2) of an open file. EINVAL also if it is not open for writing, or no regular file."""
+    """truncate(2) of an open file. EINVAL also if it is not open for writing, or no regular
+    file."""
     if length < 0:
         raise LinuxError(EINVAL)
     file = task.files.get(fd)

@@ -53,9 +53,7 @@ def futimesat(task: Task, dirfd: DirFd, path: UserPath, times: UserAddr) -> Resu
 
 
 @syscall("utimensat")
-def utimensat(
-    task: Task, dirfd: DirFd, path: UserPath, times: UserAddr, flags: AtFlags
-) -> Result:
+def utimensat(task: Task, dirfd: DirFd, path: UserPath, times: UserAddr, flags: AtFlags) -> Result:
     """Set the times of a file, to the nanosecond; UTIME_NOW, UTIME_OMIT. utimensat(2)
 
     Errors: EFAULT; EINVAL; those of path resolution; EROFS; EACCES setting to now; EPERM otherwise.
@@ -137,5 +135,3 @@ def _clamp(value: int | None) -> int | None:
         return None
     limit = TIME_MAX * SECOND_NS
     return max(-limit, min(value, limit))
-
-

@@ -1,4 +1,5 @@
-"""Extended attributes: getxattr(2), setxattr(2), listxattr(2), removexattr(2) and their forms. xattr(7)
+"""Extended attributes: getxattr(2), setxattr(2), listxattr(2), removexattr(2) and their forms.
+xattr(7)
 
 Linux: fs/xattr.c.
 """
