@@ -124,7 +124,7 @@ class MemoryManager(MmMapping):
         for backing in self.backing_bytes:
             backing.mappable.mappings.pop(self, None)
             self.release_backing(backing)
-        self.drop_stale()
+            self.drop_stale()  # at once: there is nothing left that could be synchronised
         self.backing_bytes.clear()
         self.backings.clear()
         self.vmas.clear(0, self.task_size)
