@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pysandbox_core.fs.tty import Tty
     from pysandbox_core.loader.vdso import VdsoPages
     from pysandbox_core.mm.memory_file import MemoryFile
+    from pysandbox_core.net.network import Network
     from pysandbox_core.sessions import ProcessGroup, Session
     from pysandbox_core.task import Task, ThreadGroup
     from pysandbox_core.time.clocks import Clocks
@@ -64,6 +65,8 @@ class Kernel:
         self.memory_file: MemoryFile
         self.mounts: MountNamespace
         self.clocks: Clocks
+        self.network: Network | None = None
+        """None until the first socket is made: net.network."""
         self.vdso: VdsoPages | None = None
         """What loader/vdso.py maps into every program, once the first has it."""
         self.tasks: dict[int, Task] = {}
