@@ -259,7 +259,8 @@ def _copy(task: Task, child: Task, args: CloneArgs) -> None:
         child.mm = task.mm
     else:
         space = kernel.platform.new_address_space()
-        child.mm = task.mm.fork(space, child.group.limits, args.stack or task.regs[RSP])
+        hot = (args.stack or task.regs[RSP], task.regs[FS_BASE])
+        child.mm = task.mm.fork(space, child.group.limits, hot)
     if flags & CLONE_FILES:
         task.files.users += 1
         child.files = task.files

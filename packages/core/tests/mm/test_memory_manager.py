@@ -323,15 +323,29 @@ def test_fork_copies_the_hot_part_of_the_stack(kernel, mm):
     parent.write(stack, b"s" * 32 * PAGE_SIZE)
     faults = parent.faults
     pointer = stack + 20 * PAGE_SIZE + 100
-    child_mm = mm.fork(kernel.platform.new_address_space(), stack_pointer=pointer)
+    child_mm = mm.fork(kernel.platform.new_address_space(), hot_addresses=[pointer])
     child = Program(child_mm)
     child.write(pointer - 8, b"child")
     parent.write(pointer - 8, b"parnt")
     assert (child.faults, parent.faults) == (0, faults)
     assert child.read(pointer - 8, 5) == b"child"
     assert parent.read(pointer - 8, 5) == b"parnt"
-    assert child.read(stack, 19 * PAGE_SIZE) == b"s" * 19 * PAGE_SIZE
+    assert child.read(stack, 18 * PAGE_SIZE) == b"s" * 18 * PAGE_SIZE
     child_mm.release()
+
+
+def test_fork_learns_what_is_written_after_it(kernel, mm):
+    addr = mm.mmap(None, 0, 64 * PAGE_SIZE, RW, ANON)
+    parent = Program(mm)
+    for expected in (2, 0):
+        parent.write(addr, b"p" * 64 * PAGE_SIZE)
+        faults = parent.faults
+        child_mm = mm.fork(kernel.platform.new_address_space())
+        child = Program(child_mm)
+        for program in (parent, child):
+            program.write(addr + 30 * PAGE_SIZE, b"new")
+        assert parent.faults - faults + child.faults == expected
+        child_mm.release()
 
 
 def test_stack_grows_to_its_limit():
@@ -476,7 +490,7 @@ class Memory(RuleBasedStateMachine):
     def fork(self, which, place):
         mm, model = self._pick(which)
         pointer = BASE + place * PAGE_SIZE
-        child = mm.fork(self.kernel.platform.new_address_space(), stack_pointer=pointer)
+        child = mm.fork(self.kernel.platform.new_address_space(), hot_addresses=[pointer])
         self.spaces.append((child, {page: entry[:] for page, entry in model.items()}))
 
     @precondition(lambda self: len(self.spaces) > 1)

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pysandbox_platform import PAGE_SIZE
+from pysandbox_platform import PAGE_SIZE, PROT_WRITE
 
 from pysandbox_core.mm.mapping import MmMapping
 from pysandbox_core.mm.vma import HOST_PROT, VM_DONTFORK, VM_LOCKED, VM_SHARED, VM_WIPEONFORK, Piece
+from pysandbox_core.ranges import RangeMap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pysandbox_platform import AddressSpace
 
     from pysandbox_core.fs.file_description import FileDescription
@@ -32,11 +35,9 @@ if TYPE_CHECKING:
 _LAYOUT = (
     "mmap_base", "start_code", "end_code", "start_data", "end_data", "start_brk", "brk",
     "start_stack", "arg_start", "arg_end", "env_start", "env_end", "auxv", "vdso", "dumpable",
+    "hot_pages",
 )  # fmt: skip
 """What fork copies as it is."""
-
-_STACK_COPY = 4 * PAGE_SIZE
-"""Bytes around the stack pointer that fork copies at once: parent and child both write there next."""
 
 
 class MemoryManager(MmMapping):
@@ -46,58 +47,63 @@ class MemoryManager(MmMapping):
         self,
         address_space: AddressSpace,
         limits: ResourceLimits | None = None,
-        stack_pointer: int = 0,
+        hot_addresses: Iterable[int] = (),
     ) -> MemoryManager:
         """A copy, for a child that runs in `address_space` under `limits` (its parent's if None).
-        Private pages are shared until one of the two writes; those near `stack_pointer` are copied
-        now. ENOMEM"""
+
+        Private pages are shared until one of the two writes. Those that will be at once are copied
+        now, which saves both a fault: around `hot_addresses` (stack, thread pointer), and where
+        earlier forks of the same program faulted. ENOMEM
+        """
         child = MemoryManager(self.kernel, limits or self.limits, address_space)
         for name in _LAYOUT:
             setattr(child, name, getattr(self, name))
         if self.exe_file is not None:
             child.set_exe_file(self.exe_file)
-        hot = self.vmas.find(stack_pointer)
-        if hot >= 0 and (self.vmas.values[hot].flags & VM_SHARED or self.vmas.values[hot].backing):
-            hot = -1
-        for index, (start, end, vma) in enumerate(self.vmas):
+        hot: RangeMap[bool] = RangeMap()
+        for page in self.hot_pages:
+            hot.set(page, page + PAGE_SIZE, True)
+        for addr in hot_addresses:
+            page = addr & -PAGE_SIZE
+            hot.set(page - PAGE_SIZE, page + 2 * PAGE_SIZE, True)
+        for start, end, vma in self.vmas:
             if vma.flags & VM_DONTFORK:
                 continue
             child.insert(start, end, vma._replace(flags=vma.flags & ~VM_LOCKED))
             if not vma.flags & VM_WIPEONFORK:
-                self._share_pages(child, start, end, vma, stack_pointer if index == hot else 0)
+                self._share_pages(child, start, end, vma, hot)
         self.forget_ranges()
         self.settle()
         return child
 
     def _share_pages(
-        self, child: MemoryManager, start: int, end: int, vma: Vma, stack_pointer: int
+        self, child: MemoryManager, start: int, end: int, vma: Vma, hot: RangeMap[bool]
     ) -> None:
-        """Give `child` the pages of one VMA."""
+        """Give `child` the pages of one VMA, or copies of those in `hot`."""
         shared = vma.flags & VM_SHARED
-        memory_file = self.memory_file
-        low = high = 0
-        if stack_pointer:
-            low = max(start, (stack_pointer & -PAGE_SIZE) - _STACK_COPY // 2)
-            high = min(end, low + _STACK_COPY)
         for at, stop, piece in self.pages.within(start, end):
             source = piece.source
             if source is not None and not source.in_memory_file:
                 child.adopt(at, stop, piece, vma)
-                continue
-            for first, last in (
-                ((at, min(stop, low)), (max(at, high), stop)) if high else ((at, stop),)
-            ):
-                if first < last:
-                    memory_file.incref(first + piece.delta, last - first)
-                    copied = piece if shared or piece.cow else piece._replace(cow=True)
-                    if copied is not piece:
-                        self.pages.set(first, last, copied)
-                        if vma.prot & 2:
-                            prot = HOST_PROT[vma.prot + 8]
-                            self.address_space.protect(first, last - first, prot)
-                    child.adopt(first, last, copied, vma)
-            if high and at < high and stop > low:
-                self._copy_pages(child, max(at, low), min(stop, high), piece, vma)
+            elif shared or not vma.prot & PROT_WRITE or not hot.overlaps(at, stop):
+                self._share_piece(child, at, stop, piece, vma)
+            else:
+                for first, last in hot.gaps(at, stop):
+                    self._share_piece(child, first, last, piece, vma)
+                for first, last, _ in hot.within(at, stop):
+                    self._copy_pages(child, first, last, piece, vma)
+
+    def _share_piece(
+        self, child: MemoryManager, start: int, end: int, piece: Piece, vma: Vma
+    ) -> None:
+        """Have both map the same frames, read-only if they are private."""
+        self.memory_file.incref(start + piece.delta, end - start)
+        if not vma.flags & VM_SHARED and not piece.cow:
+            piece = piece._replace(cow=True)
+            self.pages.set(start, end, piece)
+            if vma.prot & PROT_WRITE:
+                self.address_space.protect(start, end - start, HOST_PROT[vma.prot + 8])
+        child.adopt(start, end, piece, vma)
 
     def _copy_pages(
         self, child: MemoryManager, start: int, end: int, piece: Piece, vma: Vma

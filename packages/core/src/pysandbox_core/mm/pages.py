@@ -37,6 +37,8 @@ EAGER_COPY_MAX = 64 << 10
 """Bytes of a private writable file mapping (a .data section) that are copied when mapped."""
 RUN = 32 << 10
 """Bytes copied by one copy-on-write fault. Copying costs 2 us a page, a fault's round trip 15 us."""
+HOT_PAGES_MAX = 48
+"""Pages that fork copies because earlier forks showed that they will be written."""
 STACK_STEP = 128 << 10
 """Bytes that a stack grows by at least, as far as its limit allows."""
 
@@ -248,6 +250,9 @@ class MmPages(MmState):
             self.pages.set(addr, end, Piece(None, piece.delta, False))
             self.address_space.protect(addr, end - addr, HOST_PROT[vma.prot])
             return
+        if len(self.hot_pages) >= HOT_PAGES_MAX:
+            self.hot_pages.clear()
+        self.hot_pages.add(addr)
         run_end = min(run_end, addr + same)
         if memory_file.owners(run_start + piece.delta, addr - run_start)[1] < addr - run_start:
             run_start = addr

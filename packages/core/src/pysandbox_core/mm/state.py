@@ -87,6 +87,9 @@ class MmState:
         """The program, /proc/PID/exe; holds a reference."""
         self.dumpable = 1
         """prctl(PR_SET_DUMPABLE)"""
+        self.hot_pages: set[int] = set()
+        """Addresses of pages that were written after a fork while both sides had them; shared with
+        the relatives that run the same program."""
         self.membarrier = 0
         """What the process has registered for, membarrier(2)."""
 
