@@ -12,7 +12,7 @@ from pathlib import Path
 import pysandbox_platform
 import pytest
 import stevedore
-from pysandbox_platform.entry_points import _find, resolve, scan
+from pysandbox_platform.entry_points import _parse, resolve, scan
 
 PLATFORM = """
 from pysandbox_platform import AddressSpace, Context, Platform, Probe
@@ -190,13 +190,13 @@ def test_unusable(site: Site) -> None:
 def test_load_imports_only_what_it_needs(site: Site) -> None:
     """Start-up time: see `entry_points`."""
     site.platform("wanted", USABLE.format(rank=1))
-    site.publish("other", "raise SystemExit('imported')")
+    site.publish("other", "raise SystemExit('only best imports it')")
     lines = site.run("""
-        print(discovery.load("wanted").name)
+        print(discovery.load("wanted").name, discovery.best().name)
         print([m for m in ("stevedore", "importlib.metadata", "email", "dataclasses", "logging")
                if m in sys.modules])
     """)
-    assert lines == ["wanted", "[]"]
+    assert lines == ["wanted wanted", "[]"]
 
 
 def test_the_first_on_the_path_is_loaded(site: Site, tmp_path: Path) -> None:
@@ -217,14 +217,16 @@ def test_scan_reads_the_format() -> None:
     a = wrong:W
     [pysandbox.platforms]
     # a = commented:C
-    ab = wrong:W
+    ab = other:O
+    no equals sign
+
     a=right.module:Class.Inner [extra1, extra2]
     [third]
     a = wrong:W
     """
-    assert _find(text, "pysandbox.platforms", "a") == "right.module:Class.Inner"
-    assert _find(text, "pysandbox.platforms", "b") is None
-    assert _find("", "pysandbox.platforms", "a") is None
+    found = list(_parse(text, "pysandbox.platforms"))
+    assert found == [("ab", "other:O"), ("a", "right.module:Class.Inner")]
+    assert not list(_parse("", "pysandbox.platforms"))
 
 
 def test_scan_passes_over_what_it_can_t_read(
@@ -239,7 +241,7 @@ def test_scan_passes_over_what_it_can_t_read(
     )
     paths = [str(tmp_path / name) for name in ("nothing", "file.txt", "directory")]
     monkeypatch.setattr(sys, "path", paths)
-    assert scan("pysandbox.platforms", "ptrace") is None
+    assert "ptrace" not in scan("pysandbox.platforms")
 
 
 def test_resolve() -> None:

@@ -304,6 +304,44 @@ def test_ordinary_user() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def test_a_fork_of_the_sentry_leaves_the_stubs_alone() -> None:
+    """What it inherited ends with it, collected or closed; the stubs are its parent's."""
+    platform = PtracePlatform()
+    guest = Guest(platform)
+    context, space = stopped(guest, asm.forever(asm.SYSCALL))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            space.release()
+            platform.close()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    guest.run_to_syscall(context, space)
+    platform.close()
+    guest.close()
+
+
+def test_affinity(guest: Guest) -> None:
+    """Pinned while it makes system calls alone, let go when it computes or has company."""
+    everywhere = os.sched_getaffinity(0)
+    context, space = stopped(guest, asm.SYSCALL * 200 + asm.forever(asm.increment(asm.RDI)))
+    guest.map_data(space)
+    for _ in range(100):
+        guest.run_to_syscall(context, space)
+    assert len(os.sched_getaffinity(context.stub_tid)) == 1
+    assert len(os.sched_getaffinity(0)) == 1
+    guest.set(context, rip=CODE + 400, rdi=DATA)
+    context.resume(space)
+    while os.sched_getaffinity(context.stub_tid) != everywhere:
+        guest.platform.wait(1_000_000)
+    other, _ = stopped(guest, asm.SYSCALL)
+    assert os.sched_getaffinity(0) == everywhere
+    assert os.sched_getaffinity(other.stub_tid) == everywhere
+    context.interrupt()
+    assert guest.next_stop() is context
+
+
 def test_flags_of_injected_code_do_not_leak(guest: Guest) -> None:
     """A batch before a resume leaves nothing of itself in the program's registers."""
     context, space = stopped(guest, asm.forever(asm.SYSCALL))

@@ -2,12 +2,12 @@
 
 Interface:
 
-- `load(name)` is the cheap way, for a start whose platform is known: it finds that one entry point
-  (`entry_points.scan`) and imports that one platform. Neither stevedore nor importlib.metadata is
-  imported unless the name is not found so.
-- `platforms()` loads all of them, through stevedore, and probes each: for `pysandbox platforms` and
-  for the automatic choice. A package that can't be loaded, whose class is none, or whose probe
-  raises is reported in its `Found.error` and changes nothing for the rest.
+- `load(name)` and `best()` are for a start, and cheap: they read the entry points themselves
+  (`entry_points.scan`) and import only the platforms they have to. Neither stevedore nor
+  importlib.metadata is imported unless nothing is found so.
+- `platforms()` loads all of them, through stevedore, and probes each: for `pysandbox platforms`. A
+  package that can't be loaded, whose class is none, or whose probe raises is reported in its
+  `Found.error` and changes nothing for the rest.
 - Every error is a PlatformUnavailableError whose message is one line that says what to do.
 """
 
@@ -132,7 +132,7 @@ def load(name: str) -> type[Platform]:
     Raises PlatformUnavailableError when there is none of that name, naming the known ones, or when
     it can't be loaded.
     """
-    value = scan(GROUP, name)
+    value = scan(GROUP).get(name)
     known = [] if value else _entry_points()
     value = value or next((item.value for item in known if item.name == name), None)
     if value:
@@ -162,6 +162,21 @@ def require(name: str) -> type[Platform]:
 def best() -> type[Platform]:
     """The usable platform with the highest rank; PlatformUnavailableError says why there is
     none."""
+    chosen: type[Platform] | None = None
+    rank = -1
+    for name, value in sorted(scan(GROUP).items()):
+        try:
+            platform = _check(name, resolve(value))
+            probe = platform.probe()
+        except (Exception, SystemExit):
+            continue  # `platforms` says what is wrong with it
+        if probe.usable and probe.rank > rank:
+            chosen, rank = platform, probe.rank
+    return chosen or _best_of_all()
+
+
+def _best_of_all() -> type[Platform]:
+    """As `best`, the long way round: it sees all, and has the reasons where there is none."""
     found = platforms()
     for item in found:
         if item.probe.usable and item.platform is not None:

@@ -5,7 +5,7 @@ Interface: `probe()` never raises and leaves nothing behind.
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
 
 from pysandbox_platform.types import Probe
@@ -30,8 +30,9 @@ def _advice() -> str:
 
 def probe() -> Probe:
     """Tries it for real."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return Probe(False, f"needs Linux on x86-64, not {sys.platform} on {platform.machine()}")
+    machine = os.uname().machine
+    if sys.platform != "linux" or machine != "x86_64":
+        return Probe(False, f"needs Linux on x86-64, not {sys.platform} on {machine}")
     try:
         from pysandbox_ptrace.trial import run_one_syscall
 

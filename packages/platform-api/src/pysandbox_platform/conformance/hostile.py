@@ -127,7 +127,7 @@ class HostileTests(PlatformTests):
             context = guest.context()
             for index in range(reg.NREGS):
                 context.regs[index] = chooser.choice([*odd, chooser.getrandbits(64)])
-            # A trap flag or a 32-bit segment may keep a program from ever stopping: not wanted here.
+            # A trap flag or a 32-bit segment may keep a program from stopping: not wanted here.
             context.regs[reg.CS] = reg.USER_CS
             if number % 2:
                 context.regs[reg.RIP] = CODE

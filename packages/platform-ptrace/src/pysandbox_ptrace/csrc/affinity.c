@@ -7,10 +7,10 @@
  * the tracer is. A context that starts beside a running one is let go.
  *
  * A pinned thread can't evade another that wants the same CPU, so pinning must not last: it begins
- * after STREAK stops in a row with one context running, and the helper thread looks every LOOK_NS
- * whether it still pays. A stub that made few stops since is let go at once, even while it runs;
- * after TERM looks the scheduler may choose anew, with a few stops to do so. A failure to pin is no
- * error, only slower.
+ * after STREAK stops in a row with one context running (the first one excepted), and the helper
+ * thread looks every LOOK_NS whether it still pays. A stub that made few stops since is let go at
+ * once, even while it runs; after TERM looks the scheduler may choose anew, with a few stops to do
+ * so. A failure to pin is no error, only slower.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -25,10 +25,29 @@ enum {
     TERM = 25,
 };
 
+static void pin_tracer(pt_platform *p)
+{
+    int cpu = sched_getcpu();
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    if (cpu < 0 || cpu >= CPU_SETSIZE)
+        return;
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) < 0)
+        return;
+    p->affinity.cpu = cpu;
+    p->affinity.pinned = true;
+    p->affinity.looks = 0;
+    p->affinity.end = false;
+}
+
+/* Starting up is a conversation with one stub too. */
 void affinity_open(pt_platform *p)
 {
     cpu_set_t *original = &p->affinity.original;
     p->affinity.known = sched_getaffinity(0, sizeof *original, original) == 0;
+    if (p->affinity.known)
+        pin_tracer(p);
 }
 
 /* The stubs follow when they are started next. */
@@ -38,6 +57,13 @@ static void let_go(pt_platform *p)
         sched_setaffinity(0, sizeof p->affinity.original, &p->affinity.original);
     p->affinity.pinned = p->affinity.watched = false;
     p->affinity.alone = 0;
+}
+
+/* Started: until the first context runs, the tracer may make threads, which have its affinity. */
+void affinity_opened(pt_platform *p)
+{
+    let_go(p);
+    p->affinity.alone = STREAK - 1;
 }
 
 void affinity_close(pt_platform *p)
@@ -59,22 +85,6 @@ static void pin_thread(pt_platform *p, pt_thread *t)
     CPU_SET(p->affinity.cpu, &one);
     if (sched_setaffinity(t->tid, sizeof one, &one) == 0)
         t->cpu = p->affinity.cpu;
-}
-
-static void pin_tracer(pt_platform *p)
-{
-    int cpu = sched_getcpu();
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    if (cpu < 0 || cpu >= CPU_SETSIZE)
-        return;
-    CPU_SET(cpu, &one);
-    if (sched_setaffinity(0, sizeof one, &one) < 0)
-        return;
-    p->affinity.cpu = cpu;
-    p->affinity.pinned = true;
-    p->affinity.looks = 0;
-    p->affinity.end = false;
 }
 
 /* `t` is about to run, and nothing else is running. */

@@ -181,7 +181,8 @@ int boot_master(pt_platform *p)
 
     error = bring_up(p, pid, shared);
     p->master_space = (pt_space){.platform = p, .pid = pid};
-    if (!error && !(p->master = thread_adopt(&p->master_space, pid, -1)))
+    int cpu = p->affinity.pinned ? p->affinity.cpu : -1;
+    if (!error && !(p->master = thread_adopt(&p->master_space, pid, cpu)))
         error = pt_fail(p, -ENOMEM, "out of memory");
     if (error) {
         int status;

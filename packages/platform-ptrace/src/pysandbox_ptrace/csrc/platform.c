@@ -45,6 +45,7 @@ pt_platform *pt_open(int *error, char *message, int message_size)
     *error = boot_master(p);
     if (!*error)
         *error = xstate_open(p);
+    affinity_opened(p);
     if (!*error)
         return p;
     snprintf(message, (size_t)message_size, "%s", p->error);
@@ -53,13 +54,19 @@ pt_platform *pt_open(int *error, char *message, int message_size)
     return NULL;
 }
 
+/* In a process that the sentry forked it is not: the stubs and the helper are the sentry's. */
+bool platform_is_mine(const pt_platform *p)
+{
+    return getpid() == p->owner;
+}
+
 void pt_close(pt_platform *p)
 {
     if (p->closed)
         return;
     p->closed = true;
-    if (getpid() != p->owner)
-        return;                 /* the stubs are the other process's, and so is the thread */
+    if (!platform_is_mine(p))
+        return;
     helper_close(p);
     for (int i = 0; i < p->ncontexts; i++) {
         pt_ctx *c = p->contexts[i];

@@ -162,6 +162,7 @@ struct pt_platform {
 /* platform.c */
 int pt_fail(pt_platform *p, int error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+bool platform_is_mine(const pt_platform *p);
 
 /* tracee.c: one function per ptrace request or wait, errno saved at once. */
 int tracee_seize(pid_t tid);
@@ -245,6 +246,7 @@ void helper_close(pt_platform *p);
 
 /* affinity.c */
 void affinity_open(pt_platform *p);
+void affinity_opened(pt_platform *p);
 void affinity_close(pt_platform *p);
 void affinity_alone(pt_platform *p, pt_thread *t);
 void affinity_many(pt_platform *p, pt_thread *t);

@@ -43,6 +43,8 @@ pt_space *pt_space_new(pt_platform *p)
 void pt_space_release(pt_space *s)
 {
     pt_platform *p = s->platform;
+    if (!platform_is_mine(p))
+        return;
     for (pt_thread *t = s->threads; t && !p->closed; t = s->dying ? NULL : t->next_in_space) {
         if (t->context && t->context->state == PT_RUNNING)
             space_died(s, -1);          /* against the rules, but must not hang */

@@ -266,7 +266,7 @@ int space_start(pt_space *s)
 void space_end(pt_space *s)
 {
     pt_platform *p = s->platform;
-    if (!s->pid)
+    if (!s->pid || !platform_is_mine(p))
         return;
     kill(s->pid, SIGKILL);
     pthread_mutex_lock(&p->kick_lock);
