@@ -1,7 +1,7 @@
 """System calls that are always refused, each with the errno that programs handle best, and why.
 
-ENOSYS where a kernel may be built without the call, so that programs have another way; EPERM where it
-is there and an unprivileged process is told no.
+ENOSYS where a kernel may be built without the call, so that programs have another way; EPERM where
+it is there and an unprivileged process is told no.
 """
 
 from __future__ import annotations
