@@ -56,11 +56,12 @@ def run(parsed: Parsed) -> int:
     strace_fd = open_strace(parsed)
 
     # imported before the fork, so that what the front and the sentry need is read once
-    from pysandbox_core import sentry
+    from pysandbox_core import sentry, terminal
     from pysandbox_core.choice import choose_platform
 
     platform_class = choose_platform(sandbox_config.platform)
 
+    restore_terminal = terminal.save()
     lifeline, held_end = os.pipe2(os.O_CLOEXEC)
     wanted = {*sentry.FORWARDED_SIGNALS, signal.SIGCHLD}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller that ignores it would hide the status
@@ -68,7 +69,10 @@ def run(parsed: Parsed) -> int:
     pid = os.fork()
     if pid:
         os.close(lifeline)
-        return wait_for_sentry(pid, wanted)
+        try:
+            return wait_for_sentry(pid, wanted)
+        finally:
+            restore_terminal()
     status = sentry.STATUS_FAILED
     try:
         os.close(held_end)
@@ -95,7 +99,7 @@ def wait_for_sentry(pid: int, wanted: set[signal.Signals]) -> int:
             # what the terminal sends (si_code SI_KERNEL) goes to the whole foreground process
             # group, so the sentry has it already
             if info.si_code <= 0:
-                os.kill(pid, info.si_signo)
+                os.kill(pid, info.si_signo)  # SIGCONT as well: the sentry stops with us
             continue
         ended, wait_status = os.waitpid(pid, os.WNOHANG)
         if ended:

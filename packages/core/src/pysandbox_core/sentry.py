@@ -51,11 +51,11 @@ STATUS_NOT_FOUND = 127
 
 FORWARDED_SIGNALS = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
-    signal.SIGWINCH,
+    signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT,
 )  # fmt: skip
 """What reaches the program when it is sent to the sentry."""
 
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH)
 
 
 class Sentry:
@@ -215,6 +215,7 @@ def _run_to_end(
         sentry.stop()
 
     group = sentry.start(spec, ended)
+    group.on_stop = suspend
     sentry.on_signal(lambda signo: forward_signal(group, signo))
     if signal_mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
@@ -227,9 +228,20 @@ def _run_to_end(
     return exit_status(statuses[0])
 
 
+def suspend(signo: int) -> None:
+    """The program was stopped (^Z): stop with it, and the front too, so that the caller's shell goes
+    on. Its SIGCONT is forwarded like any other signal."""
+    os.kill(os.getppid(), signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def forward_signal(group: ThreadGroup, signo: int) -> None:
     """Give the program a signal that the sentry was sent: to the foreground process group if it is
-    a terminal's and the program has our terminal, to the process `group` otherwise."""
+    a terminal's and the program has our terminal, to the process `group` otherwise. Continuing is
+    for all of its job, as shells do it."""
+    if signo == signal.SIGCONT:
+        group.process_group.signal(signo)
+        return
     console = group.kernel.console
     if signo in TERMINAL_SIGNALS and console is not None and console.foreground is not None:
         console.foreground.signal(signo)

@@ -95,6 +95,8 @@ class ProcessGroup:
         for group in self.members.values():
             if group is without or group.exit_status is not None or not group.tasks:
                 continue
+            if group.on_stop is not None:
+                return False
             parent = group.parent
             if (
                 parent is not None

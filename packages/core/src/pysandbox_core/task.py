@@ -113,6 +113,9 @@ class ThreadGroup:
         """Called once when its last thread exits: timers to disarm, sem_undo."""
         self.on_exit: Callable[[int], None] | None = None
         """Kernel-side observer: called with the status word when the process has ended."""
+        self.on_stop: Callable[[int], None] | None = None
+        """The same for when job control has stopped it; called with the signal. Who has one is
+        looked after from outside, so that its process group is not orphaned."""
 
     def __repr__(self) -> str:
         return f"<ThreadGroup {self.pid}>"

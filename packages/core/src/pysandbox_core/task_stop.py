@@ -90,6 +90,8 @@ def continue_group(group: ThreadGroup) -> None:
 def _notify_parent(group: ThreadGroup, code: int, status: int) -> None:
     """Tell the parent of a stop or a continue, by SIGCHLD unless it does not want that, and wake
     it."""
+    if code == CLD_STOPPED and group.on_stop is not None:
+        group.on_stop(status)
     parent = group.parent
     if parent is None:
         return
