@@ -382,19 +382,37 @@ def test_brk(mm):
     assert mm.set_brk(BASE + (1 << 20)) == BASE + 300000
 
 
+def test_untouched_memory_does_not_count_against_the_limit():
+    kernel = new_kernel(256 * PAGE_SIZE)
+    mm = new_mm(kernel)
+    program = Program(mm)
+    for _ in range(40):
+        addr = mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON)
+        program.write(addr + 20 * PAGE_SIZE, b"x")
+    child_mm = mm.fork(kernel.platform.new_address_space())
+    assert Program(child_mm).read(addr + 20 * PAGE_SIZE, 1) == b"x"
+    Program(child_mm).write(addr + 21 * PAGE_SIZE, b"y")
+    assert kernel.memory_file.granted <= 256 * PAGE_SIZE
+    child_mm.release()
+    mm.release()
+    assert kernel.memory_file.granted == 0
+    kernel.memory_file.close()
+
+
 def test_the_limit_kills_with_a_note():
     kernel = new_kernel(64 * PAGE_SIZE)
     mm = new_mm(kernel)
-    addr = mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON)
-    other = mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON)
-    assert errno_of(mm.mmap, None, 0, 65 * PAGE_SIZE, RW, ANON) == ENOMEM
     program = Program(mm)
-    program.write(addr, b"x" * 40 * PAGE_SIZE)
+    assert errno_of(mm.mmap, None, 0, 65 * PAGE_SIZE, RW, ANON) == ENOMEM
+    first = mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON)
+    second = mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON)
+    program.write(first, b"x" * 40 * PAGE_SIZE)
+    program.write(second, b"x" * 24 * PAGE_SIZE)
     with pytest.raises(Segfault) as caught:
-        program.write(other, b"x" * 40 * PAGE_SIZE)
-        program.write(mm.mmap(None, 0, 40 * PAGE_SIZE, RW, ANON), b"x" * 40 * PAGE_SIZE)
+        program.write(second + 24 * PAGE_SIZE, b"x")
     assert caught.value.args[0] == 9
     assert "out of memory" in kernel.messages[0]
+    assert program.read(first, 1) == b"x"
     mm.release()
     kernel.memory_file.close()
 

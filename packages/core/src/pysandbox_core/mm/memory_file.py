@@ -7,8 +7,9 @@ Interface:
 - Who gives a frame back has seen to it that no running context can still reach it.
 - `fd` is what platforms map, `view` and `mapping` are the same bytes in this process.
 
-Memory that was granted costs nothing until it is touched, so callers grant in large pieces, and the
-limit is held against what the host really keeps for the file once the grants exceed it.
+Memory that was granted costs nothing until it is touched, so address spaces grant in large pieces. The
+limit is held against the grants; when they reach it, address spaces take back what no program has
+touched (`reclaim`), and grant page by page from then on.
 
 The file's offsets are plentiful (16 TiB) and are handed out in extents of 16 MiB. An address space
 owns an extent for each 16 MiB of its addresses that it uses, and places a page where the address says:
@@ -23,12 +24,16 @@ import heapq
 import mmap
 import os
 from errno import ENOMEM
+from typing import TYPE_CHECKING
 
 from pysandbox_platform import PAGE_SIZE
 
 from pysandbox_core.abi.mman import MAP_NORESERVE, MAP_SHARED
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.ranges import RangeMap
+
+if TYPE_CHECKING:
+    from pysandbox_core.mm.pages import MmPages
 
 EXTENT_SHIFT = 24
 EXTENT_SIZE = 1 << EXTENT_SHIFT
@@ -53,6 +58,8 @@ class MemoryFile:
         """Bytes that the sandbox may use, None for no limit."""
         self.granted = 0
         """Bytes of frames in use, touched or not."""
+        self.spaces: dict[MmPages, None] = {}
+        """Address spaces that have frames, for `reclaim`."""
         self._refs: RangeMap[int] = RangeMap()
         self._pending: RangeMap[bool] = RangeMap()
         """Freed, not yet given back to the host."""
@@ -77,9 +84,14 @@ class MemoryFile:
     # Frames.
 
     def allocate(self, npages: int) -> int:
-        """`npages` contiguous frames; their offset. ENOMEM at the limit."""
+        """`npages` contiguous frames; their offset. May `reclaim`. ENOMEM at the limit."""
         length = npages * PAGE_SIZE
-        self._charge(length)
+        try:
+            self._charge(length)
+        except LinuxError:
+            if not self.reclaim():
+                raise
+            self._charge(length)
         if length > EXTENT_SIZE // 4:
             offset = self._take_extents(-(-length // EXTENT_SIZE))
             for extent in range(offset, offset + length, EXTENT_SIZE):
@@ -147,8 +159,18 @@ class MemoryFile:
 
     @property
     def tight(self) -> bool:
-        """More was granted than the limit: grant only what is needed at once."""
-        return self.limit is not None and self.granted > self.limit
+        """The limit is near: grant only what is needed at once."""
+        return self.limit is not None and self.granted > self.limit - (self.limit >> 3)
+
+    def reclaim(self) -> bool:
+        """Take back what was granted to address spaces and never touched; False if there is nothing.
+        Changes their pages: not while one of them is being walked."""
+        granted = self.granted
+        if self.usage() < granted:
+            for space in tuple(self.spaces):
+                space.trim()
+            self.flush()
+        return self.granted < granted
 
     def flush(self) -> None:
         """Give the frames that were freed back to the host."""
@@ -188,8 +210,7 @@ class MemoryFile:
 
     def _charge(self, length: int) -> None:
         """ENOMEM unless `length` more bytes are within the limit."""
-        limit = self.limit
-        if limit is not None and self.granted + length > limit and self.usage() + length > limit:
+        if self.limit is not None and self.granted + length > self.limit:
             raise LinuxError(ENOMEM)
 
     def _grant(self, offset: int, length: int) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform import PAGE_SIZE, PROT_WRITE
 
+from pysandbox_core.errors import LinuxError
 from pysandbox_core.mm.mapping import MmMapping
 from pysandbox_core.mm.vma import HOST_PROT, VM_DONTFORK, VM_LOCKED, VM_SHARED, VM_WIPEONFORK, Piece
 from pysandbox_core.ranges import RangeMap
@@ -66,14 +67,19 @@ class MemoryManager(MmMapping):
         for addr in hot_addresses:
             page = addr & -PAGE_SIZE
             hot.set(page - PAGE_SIZE, page + 2 * PAGE_SIZE, True)
-        for start, end, vma in self.vmas:
-            if vma.flags & VM_DONTFORK:
-                continue
-            child.insert(start, end, vma._replace(flags=vma.flags & ~VM_LOCKED))
-            if not vma.flags & VM_WIPEONFORK:
-                self._share_pages(child, start, end, vma, hot)
         self.forget_ranges()
-        self.settle()
+        try:
+            for start, end, vma in self.vmas:
+                if vma.flags & VM_DONTFORK:
+                    continue
+                child.insert(start, end, vma._replace(flags=vma.flags & ~VM_LOCKED))
+                if not vma.flags & VM_WIPEONFORK:
+                    self._share_pages(child, start, end, vma, hot)
+        except LinuxError:
+            child.release()
+            raise
+        finally:
+            self.settle()
         return child
 
     def _share_pages(
@@ -124,6 +130,7 @@ class MemoryManager(MmMapping):
         if self.users:
             return
         self.forget_ranges()
+        del self.memory_file.spaces[self]
         self.address_space.release()
         self.drop_stale()
         self.drop_pieces(self.pages.take(0, self.task_size))

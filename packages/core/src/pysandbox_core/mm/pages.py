@@ -39,6 +39,8 @@ RUN = 32 << 10
 """Bytes copied by one copy-on-write fault. Copying costs 2 us a page, a fault's round trip 15 us."""
 HOT_PAGES_MAX = 48
 """Pages that fork copies because earlier forks showed that they will be written."""
+TRIM_MIN = 32 << 10
+"""Shorter runs are not worth another mapping on the host."""
 STACK_STEP = 128 << 10
 """Bytes that a stack grows by at least, as far as its limit allows."""
 
@@ -84,17 +86,28 @@ class MmPages(MmState):
         """Make the page at `addr`, in VMA number `index`, reachable as its VMA says, and ready to be
         written if `write`. The caller has checked the VMA's rights. EFAULT beyond the end of the
         file, ENOMEM at the limit."""
+        tight = self.memory_file.tight
+        try:
+            self._make_present(index, addr, write, PAGE_SIZE if tight else RUN)
+        except LinuxError as error:
+            if error.errno != ENOMEM:
+                raise
+            self.memory_file.reclaim()
+            self._make_present(index, addr, write, PAGE_SIZE)
+
+    def _make_present(self, index: int, addr: int, write: bool, run: int) -> None:
+        """The same, bringing in `run` bytes at a time where there is a choice."""
         vma = self.vmas.values[index]
         start, end = self.vmas.starts[index], self.vmas.ends[index]
         at = self.pages.find(addr)
         if at < 0:
             start, end = self.pages.gap_around(addr, start, end)
-            self._fill(vma, start, end, addr & _PAGE_MASK, write)
+            self._fill(vma, start, end, addr & _PAGE_MASK, write, run)
             return
         piece = self.pages.values[at]
         start, end = max(start, self.pages.starts[at]), min(end, self.pages.ends[at])
         if write and piece.cow:
-            self._unshare(vma, piece, start, end, addr & _PAGE_MASK)
+            self._unshare(vma, piece, start, end, addr & _PAGE_MASK, run)
         else:  # reached meanwhile by another context, or the platform lost it: tell it again
             self._tell(vma, start, end, piece)
 
@@ -126,23 +139,24 @@ class MmPages(MmState):
 
     # Making pages present.
 
-    def _fill(self, vma: Vma, start: int, end: int, addr: int, write: bool) -> None:
+    def _fill(self, vma: Vma, start: int, end: int, addr: int, write: bool, run: int) -> None:
         """Bring in the page at `addr`, and what of the gap [start, end) around it is worth it."""
         self.forget_ranges()
         backing = vma.backing
         if backing is None:
-            start, end = self._window(start, end, addr)
+            if run == PAGE_SIZE:
+                start, end = addr, addr + PAGE_SIZE
+            else:
+                start, end = self._window(start, end, addr)
             self.grant(vma, start, end)
         elif not vma.flags & VM_SHARED and write:
-            start, end = max(start, addr & -RUN), min(end, (addr & -RUN) + RUN)
+            start, end = max(start, addr & -run), min(end, (addr & -run) + run)
             self._copy_file(vma, backing.mappable, start, end, addr)
         else:
             self._map_file(vma, backing.mappable, start, end, addr, write)
 
     def _window(self, start: int, end: int, addr: int) -> tuple[int, int]:
         """How much of a gap in private anonymous memory to grant around `addr`."""
-        if self.memory_file.tight:
-            return addr, addr + PAGE_SIZE
         if end - start <= EAGER_MAX:
             return start, end
         size = EAGER_MAX
@@ -234,11 +248,11 @@ class MmPages(MmState):
 
     # Copy-on-write.
 
-    def _unshare(self, vma: Vma, piece: Piece, start: int, end: int, addr: int) -> None:
+    def _unshare(self, vma: Vma, piece: Piece, start: int, end: int, addr: int, run: int) -> None:
         """Make the page at `addr` of `piece`, which is mapped read-only in [start, end), writable."""
         self.forget_ranges()
         source = piece.source
-        run_start, run_end = max(start, addr & -RUN), min(end, (addr & -RUN) + RUN)
+        run_start, run_end = max(start, addr & -run), min(end, (addr & -run) + run)
         if source is not None and not source.in_memory_file:
             self._copy_file(vma, source, run_start, run_end, addr)
             self.settle()
@@ -301,6 +315,18 @@ class MmPages(MmState):
             self.address_space.unmap(first, last - first)
             self.settle()
             self.drop_pieces(dropped)
+
+    def trim(self) -> None:
+        """Give back runs of private pages that were granted and never touched."""
+        for start, end, (source, delta, _) in self.pages:
+            if source is not None:
+                continue
+            at = start
+            touched = self.memory_file.data_ranges(start + delta, end - start)
+            for offset, length in (*touched, (end + delta, 0)):
+                if offset - delta - at >= TRIM_MIN:
+                    self.zap(at, offset - delta)
+                at = offset - delta + length
 
     def drop_pieces(self, dropped: list[tuple[int, int, Piece]]) -> None:
         """Give back the frames of pieces that no program can reach any more."""

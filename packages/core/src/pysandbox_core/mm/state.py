@@ -41,6 +41,7 @@ class MmState:
     ) -> None:
         self.kernel = kernel
         self.memory_file = kernel.memory_file
+        self.memory_file.spaces[self] = None  # type: ignore[index]  # every MmState is a MmPages
         self.address_space = address_space
         low, high = kernel.platform.address_range
         self.min_address = max(MMAP_MIN_ADDR, low)
