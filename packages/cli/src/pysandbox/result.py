@@ -14,7 +14,7 @@ class Usage:
     cpu_time: float = 0.0
     """Seconds that the host's processors worked for it; the kernel's own work is not in it."""
     max_memory: int = 0
-    """Bytes: the most that the largest of its processes had resident at once."""
+    """Bytes that the largest of its processes had resident when it ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pysandbox_core.declare import Entry, Result
+    from pysandbox_core.fs.dentry import Path
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task
 
@@ -97,6 +98,27 @@ def observed(first: Entry, declaration: Declaration, hooks: Any) -> Entry:
         return result
 
     return call
+
+
+def file_open(task: Task, place: Path, flags: int) -> None:
+    """Let hooks refuse that `place` is opened: LinuxError. Called where `kernel.hooks` is not
+    None."""
+    refused_by(task.kernel.hooks.file_open(task=task, path=place.absolute(), flags=flags))
+
+
+def connect(task: Task, address: tuple[str, bytes | str, int]) -> None:
+    """Let hooks refuse that a socket is connected or sends to `address`: LinuxError."""
+    refused_by(task.kernel.hooks.connect(task=task, address=address))
+
+
+def refused_by(verdict: object) -> None:
+    """LinuxError if a hook that can only refuse has done so."""
+    from pysandbox_core.hooks import Refuse
+
+    if isinstance(verdict, Refuse):
+        raise LinuxError(verdict.errno)
+    if verdict is not None:
+        raise TypeError(f"a hook returned {verdict!r}; return None or Refuse(errno)")
 
 
 def answer_of(verdict: object) -> int:

@@ -24,6 +24,7 @@ from errno import (
 from stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK
 from typing import TYPE_CHECKING
 
+from pysandbox_core import hook_calls
 from pysandbox_core.abi.fcntl import O_LARGEFILE, O_TMPFILE_BIT
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs import notify
@@ -85,7 +86,7 @@ def open_place(task: Task, place: Path, flags: int, *, created: bool = False) ->
     """Open the existing file at `place`; one that was just `created` is not checked."""
     inode = place.inode
     if flags & os.O_DIRECTORY and inode.mode & S_IFMT != S_IFDIR:
-        raise LinuxError(ELOOP if inode.mode & S_IFMT == S_IFLNK else ENOTDIR)
+        raise LinuxError(ENOTDIR)
     truncates = False
     if not created:
         truncates = flags & os.O_TRUNC != 0 and inode.mode & S_IFMT == S_IFREG
@@ -95,6 +96,8 @@ def open_place(task: Task, place: Path, flags: int, *, created: bool = False) ->
     if flags & 3 and inode.mode & S_IFMT == S_IFREG:
         if inode.executions:
             raise LinuxError(ETXTBSY)
+    if task.kernel.hooks is not None:
+        hook_calls.file_open(task, place, flags)
     file = inode.open(task, place, flags & _KEPT_FLAGS | O_LARGEFILE)
     if truncates:
         try:
@@ -127,6 +130,8 @@ def open_for_exec(task: Task, dirfd: int, path: bytes, *, follow: bool = True) -
     check_access(task.creds, inode, MAY_EXEC)
     if inode.writers:
         raise LinuxError(ETXTBSY)
+    if task.kernel.hooks is not None:
+        hook_calls.file_open(task, place, os.O_RDONLY)
     return inode.open(task, place, os.O_RDONLY | O_LARGEFILE)
 
 
