@@ -135,7 +135,9 @@ def remove_file(task: Task, dirfd: int, path: bytes) -> None:
     place.inode.unlink(task, name, inode)
     forget(dentry)
     if notify.watching:
-        notify.inode_event(inode, notify.IN_ATTRIB if inode.nlink else notify.IN_DELETE_SELF)
+        notify.inode_event(inode, notify.IN_ATTRIB)  # its link count, always told first
+        if not inode.nlink:
+            notify.inode_event(inode, notify.IN_DELETE_SELF)
         notify.entry_event(place.inode, name, notify.IN_DELETE, inode)
 
 
@@ -290,8 +292,9 @@ def _tell_rename(
     if exchange:
         _tell_move(new_dir, new_name, old_dir, old_name, replaced)
     else:
-        gone = replaced.is_dir or not replaced.nlink
-        notify.inode_event(replaced, notify.IN_DELETE_SELF if gone else notify.IN_ATTRIB)
+        notify.inode_event(replaced, notify.IN_ATTRIB)
+        if replaced.is_dir or not replaced.nlink:
+            notify.inode_event(replaced, notify.IN_DELETE_SELF)
 
 
 def _tell_move(
