@@ -41,6 +41,15 @@ static void show_events(const char *label)
     }
 }
 
+/* Write to a file without truncating it: whether that is told before or after the opening depends on
+ * the kernel's version. */
+static void poke(const char *path)
+{
+    int writer = (int)MUST(open(path, O_WRONLY));
+    MUST(write(writer, "x", 1));
+    close(writer);
+}
+
 int main(void)
 {
     char buf[16];
@@ -85,7 +94,7 @@ int main(void)
     CHECK(inotify_add_watch(fd, "dir/file", IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF));
     CHECK(inotify_rm_watch(fd, 1));
     show_events("removed");
-    put_file("dir/file", "changed");
+    poke("dir/file");
     show_events("written");
     MUST(rename("dir/file", "dir/moved"));
     show_events("moved");
@@ -97,14 +106,14 @@ int main(void)
     put_file("one", "x");
     CHECK(inotify_add_watch(fd, "one", IN_MODIFY));
     CHECK(inotify_add_watch(fd, "one", IN_OPEN));
-    put_file("one", "y");
+    poke("one");
     show_events("replaced");
     CHECK(inotify_add_watch(fd, "one", IN_MODIFY | IN_MASK_ADD));
-    put_file("one", "z");
+    poke("one");
     show_events("added");
     CHECK(inotify_add_watch(fd, "one", IN_CLOSE_WRITE | IN_ONESHOT));
-    put_file("one", "a");
-    put_file("one", "b");
+    poke("one");
+    poke("one");
     show_events("one-shot");
     CHECK(inotify_add_watch(fd, "one", IN_MODIFY | IN_ONLYDIR));
     CHECK(inotify_add_watch(fd, "one", 0));
