@@ -23,16 +23,21 @@ from mm_fakes import (
 )
 from pysandbox_core.abi.mman import (
     BUS_ADRERR,
+    MADV_DONTNEED,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
     MAP_PRIVATE,
     MAP_SHARED,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
     SEGV_ACCERR,
     SEGV_MAPERR,
 )
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.mm import remap
+from pysandbox_core.mm.advice import advise
 from pysandbox_core.mm.mappable import MemoryMappable
 from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
 
@@ -423,8 +428,22 @@ lengths = st.integers(1, 8)
 prots = st.sampled_from([PROT_NONE, PROT_READ, RW, RW, PROT_READ | PROT_EXEC])
 
 
+class Page:
+    """A page of the model: a private one's content is its own, a shared one's everybody's."""
+
+    def __init__(self, prot: int, shared: bool) -> None:
+        self.prot = prot
+        self.shared = shared
+        self.cell = [0]
+
+    def forked(self) -> Page:
+        copy = Page(self.prot, self.shared)
+        copy.cell = self.cell if self.shared else self.cell[:]
+        return copy
+
+
 class Memory(RuleBasedStateMachine):
-    """Several address spaces that fork from each other, each with a model: page -> [prot, content]."""
+    """Several address spaces that fork from each other, each with a model: address -> Page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -438,13 +457,14 @@ class Memory(RuleBasedStateMachine):
     def _pick(self, which):
         return self.spaces[which % len(self.spaces)]
 
-    @rule(which=places, place=places, length=lengths, prot=prots)
-    def map(self, which, place, length, prot):
+    @rule(which=places, place=places, length=lengths, prot=prots, shared=st.booleans())
+    def map(self, which, place, length, prot, shared):
         mm, model = self._pick(which)
         addr, size = self._range(place, length)
-        mm.mmap(None, addr, size, prot, ANON | MAP_FIXED)
+        kind = MAP_SHARED if shared else MAP_PRIVATE
+        mm.mmap(None, addr, size, prot, kind | MAP_ANONYMOUS | MAP_FIXED)
         for page in range(addr, addr + size, PAGE_SIZE):
-            model[page] = [prot, 0]
+            model[page] = Page(prot, shared)
 
     @rule(which=places, place=places, length=lengths)
     def unmap(self, which, place, length):
@@ -467,27 +487,68 @@ class Memory(RuleBasedStateMachine):
             if page not in model:
                 assert failed
                 return
-            model[page][0] = prot
+            model[page].prot = prot
         assert not failed
 
-    @rule(
-        which=places,
-        place=places,
-        value=st.integers(1, 255),
-        kernel_side=st.booleans(),
-        precise=st.booleans(),
-    )
-    def write(self, which, place, value, kernel_side, precise):
+    @rule(which=places, place=places, length=lengths, destination=places, new_length=lengths)
+    def move(self, which, place, length, destination, new_length):
+        mm, model = self._pick(which)
+        addr, size = self._range(place, length)
+        new_addr, new_size = self._range(destination, new_length)
+        how = MREMAP_MAYMOVE | MREMAP_FIXED
+        before = {
+            page: model[page] for page in range(addr, addr + size, PAGE_SIZE) if page in model
+        }
+        try:
+            assert remap.mremap(mm, addr, size, new_size, how, new_addr) == new_addr
+        except LinuxError as error:
+            if error.errno in (EINVAL, EFAULT) and addr not in model:
+                return
+            if addr < new_addr + new_size and new_addr < addr + size:
+                assert error.errno == EINVAL
+                return
+            # several mappings in the range: what was to be replaced is gone all the same
+            assert error.errno == EFAULT
+            for page in range(new_addr, new_addr + new_size, PAGE_SIZE):
+                model.pop(page, None)
+            for page in range(addr + new_size, addr + size, PAGE_SIZE):
+                model.pop(page, None)
+            return
+        first = before[addr]
+        for page in range(addr, addr + size, PAGE_SIZE):
+            model.pop(page, None)
+        for page in range(new_addr, new_addr + new_size, PAGE_SIZE):
+            moved = before.get(page - new_addr + addr)
+            if moved is None:
+                moved = Page(first.prot, first.shared)
+                if first.shared:
+                    moved.cell = [None]  # beyond the end of the shared memory: SIGBUS
+            model[page] = moved
+
+    @rule(which=places, place=places, length=lengths)
+    def dont_need(self, which, place, length):
+        mm, model = self._pick(which)
+        addr, size = self._range(place, length)
+        try:
+            advise(None, mm, addr, addr + size, MADV_DONTNEED)
+        except LinuxError as error:
+            assert error.errno == ENOMEM
+        for page in range(addr, addr + size, PAGE_SIZE):
+            if page in model and not model[page].shared:
+                model[page].cell = [0]
+
+    @rule(which=places, place=places, value=st.integers(1, 255), side=st.sampled_from("kpi"))
+    def write(self, which, place, value, side):
         mm, model = self._pick(which)
         page = BASE + place * PAGE_SIZE
-        allowed = page in model and model[page][0] & PROT_WRITE
+        allowed = page in model and model[page].prot & PROT_WRITE and model[page].cell != [None]
         try:
-            if kernel_side:
+            if side == "k":
                 mm.write(page + 5, bytes([value]))
             else:
-                Program(mm, precise=precise).write(page + 5, bytes([value]))
+                Program(mm, precise=side == "p").write(page + 5, bytes([value]))
             assert allowed
-            model[page][1] = value
+            model[page].cell[0] = value
         except (LinuxError, Segfault):
             assert not allowed
 
@@ -495,11 +556,11 @@ class Memory(RuleBasedStateMachine):
     def read(self, which, place, kernel_side):
         mm, model = self._pick(which)
         page = BASE + place * PAGE_SIZE
-        allowed = page in model and model[page][0]
+        allowed = page in model and model[page].prot and model[page].cell != [None]
         try:
             data = mm.read(page + 5, 1) if kernel_side else Program(mm).read(page + 5, 1)
             assert allowed
-            assert data[0] == model[page][1]
+            assert data[0] == model[page].cell[0]
         except (LinuxError, Segfault):
             assert not allowed
 
@@ -509,7 +570,7 @@ class Memory(RuleBasedStateMachine):
         mm, model = self._pick(which)
         pointer = BASE + place * PAGE_SIZE
         child = mm.fork(self.kernel.platform.new_address_space(), hot_addresses=[pointer])
-        self.spaces.append((child, {page: entry[:] for page, entry in model.items()}))
+        self.spaces.append((child, {page: entry.forked() for page, entry in model.items()}))
 
     @precondition(lambda self: len(self.spaces) > 1)
     @rule(which=places)
@@ -517,17 +578,22 @@ class Memory(RuleBasedStateMachine):
         mm, _ = self.spaces.pop(which % len(self.spaces))
         mm.release()
 
+    @rule()
+    def reclaim(self):
+        self.kernel.memory_file.reclaim()
+
     @invariant()
     def consistent(self):
         for mm, model in self.spaces:
             mapped = {p for s, e, _ in mm.vmas for p in range(s, e, PAGE_SIZE)}
             assert mapped == set(model)
             assert mm.total_bytes == len(model) * PAGE_SIZE
-            writable = sum(1 for prot, _ in model.values() if prot & PROT_WRITE)
+            writable = sum(1 for p in model.values() if p.prot & PROT_WRITE and not p.shared)
             assert mm.data_bytes == writable * PAGE_SIZE
             for page, (_, offset, prot) in mm.address_space.table.items():
-                assert prot & ~(model[page][0] | PROT_READ) == 0
-                assert not prot & PROT_WRITE or not self.kernel.memory_file.is_shared(offset)
+                assert prot & ~(model[page].prot | PROT_READ) == 0
+                if prot & PROT_WRITE and not model[page].shared:
+                    assert not self.kernel.memory_file.is_shared(offset)
 
     def teardown(self):
         for mm, _ in self.spaces:
@@ -536,5 +602,5 @@ class Memory(RuleBasedStateMachine):
         self.kernel.memory_file.close()
 
 
-Memory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Memory.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestMemory = Memory.TestCase
