@@ -196,5 +196,5 @@ def test_a_hook_that_can_not_be_imported_is_reported_and_harms_nothing(hooked: S
         shutil.rmtree(metadata)
     assert (ended.returncode, ended.stdout) == (0, b"fine\n")
     assert ended.stderr.count(b"\n") == 1
-    assert b"hook 'lost' of lost-1 is broken and not used" in ended.stderr
+    assert b"hook 'lost' (lost:plugin) is broken and not used" in ended.stderr
     assert b"hooks lost" in doctor and b"no_such_module" in doctor

@@ -195,20 +195,17 @@ def platform_findings() -> list[Finding]:
 
 def hook_findings() -> Iterator[Finding]:
     """The hook plugins that every sandbox of this environment calls."""
-    from pysandbox_core.entry_points import HOOKS, entry_points
+    from pysandbox_core.hook_calls import GROUP
+    from pysandbox_platform.entry_points import resolve, scan
 
-    for entry in entry_points(HOOKS):
+    for name, value in sorted(scan(GROUP).items()):
         try:
-            entry.load()
-        except Exception as error:
+            resolve(value)
+        except (Exception, SystemExit) as error:
             reason = f"broken: {type(error).__name__}: {error}"
-            yield Finding(
-                NO, f"hooks {entry.name}", reason, f"repair or remove {entry.distribution}"
-            )
+            yield Finding(NO, f"hooks {name}", reason, f"repair or remove what publishes {value}")
         else:
-            yield Finding(
-                YES, f"hooks {entry.name}", f"used by every sandbox ({entry.distribution})"
-            )
+            yield Finding(YES, f"hooks {name}", f"used by every sandbox ({value})")
 
 
 def _read(path: str) -> str:

@@ -14,9 +14,10 @@ from __future__ import annotations
 from errno import ENOSYS
 from typing import TYPE_CHECKING, Any
 
+from pysandbox_platform.entry_points import resolve, scan
+
 from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.declare import DECLARATIONS, Declaration, build_entry, decode_arguments
-from pysandbox_core.entry_points import HOOKS, entry_points
 from pysandbox_core.errors import LinuxError
 
 if TYPE_CHECKING:
@@ -27,17 +28,19 @@ if TYPE_CHECKING:
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task
 
+GROUP = "pysandbox.hooks"
+"""The entry-point group of hook plugins."""
+
 
 def published(complain: Callable[[str], None]) -> list[tuple[str, object]]:
     """(name, plugin) of every plugin that is installed; `complain` gets a line for a broken one."""
     plugins = []
-    for entry in entry_points(HOOKS):
+    for name, value in sorted(scan(GROUP).items()):
         try:
-            plugins.append((entry.name, entry.load()))
-        except Exception as error:
+            plugins.append((name, resolve(value)))
+        except (Exception, SystemExit) as error:
             complain(
-                f"hook {entry.name!r} of {entry.distribution} is broken and not used: "
-                f"{type(error).__name__}: {error}"
+                f"hook {name!r} ({value}) is broken and not used: {type(error).__name__}: {error}"
             )
     return plugins
 
