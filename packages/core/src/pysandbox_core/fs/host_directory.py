@@ -26,12 +26,19 @@ from stat import S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from pysandbox_core.abi.fcntl import FALLOC_FL_PUNCH_HOLE, RENAME_EXCHANGE
 from pysandbox_core.errors import LinuxError, linux_errors
 from pysandbox_core.fs import notify
 from pysandbox_core.fs.host_stdio import stat_of
 from pysandbox_core.fs.inode import DirEntry, FileSystem, Inode, Stat, StatFs
 from pysandbox_core.fs.overlay import read_host
-from pysandbox_core.fs.regular_file import DirectoryFile, RegularFile, RegularInode, check_write
+from pysandbox_core.fs.regular_file import (
+    DirectoryFile,
+    RegularFile,
+    RegularInode,
+    check_end,
+    check_write,
+)
 from pysandbox_core.fs.special import open_special
 from pysandbox_core.mm.mappable import HostFileMappable
 
@@ -150,6 +157,13 @@ class HostInode(Inode):
         self.uid = status.st_uid
         self.gid = status.st_gid
         self.nlink = status.st_nlink
+
+    def moved(self, directory: HostDirectory, name: bytes) -> None:
+        """It should be `name` in `directory` now; if the host says otherwise, it is not."""
+        with linux_errors():
+            status = directory.stat(name)
+        if status is not None and (status.st_dev, status.st_ino) == self.key:
+            self.seen(directory, name, status)
 
     def host_stat(self) -> os.stat_result:
         """As of now. Raises OSError."""
@@ -378,10 +392,7 @@ class HostDirectoryInode(HostInode):
                     str(fd), name, src_dir_fd=self.fs.proc_fd, dst_dir_fd=self.host.fd,
                     follow_symlinks=True,
                 )  # fmt: skip
-        with linux_errors():
-            status = self.host.stat(name)
-        if status is not None and (status.st_dev, status.st_ino) == inode.key:
-            inode.seen(self.host, name, status)
+        inode.moved(self.host, name)
 
     def unlink(self, task: Task, name: bytes, inode: Inode) -> None:
         with linux_errors():
@@ -405,16 +416,20 @@ class HostDirectoryInode(HostInode):
     ) -> None:
         assert isinstance(inode, HostInode)
         assert isinstance(new_dir, HostDirectoryInode)
-        if exchange:
-            raise LinuxError(EINVAL)  # as file systems without it answer
         with linux_errors():
             source, target = self.fs.tree.two_fds(self.host, new_dir.host)
-            os.rename(old_name, new_name, src_dir_fd=source, dst_dir_fd=target)
-            status = new_dir.host.stat(new_name)
-        if replaced is not None:
-            replaced.nlink -= 1
-        if status is not None and (status.st_dev, status.st_ino) == inode.key:
-            inode.seen(new_dir.host, new_name, status)
+            if exchange:
+                from pysandbox_core.fs.host_calls import renameat2
+
+                renameat2(source, old_name, target, new_name, RENAME_EXCHANGE)
+            else:
+                os.rename(old_name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        inode.moved(new_dir.host, new_name)
+        if isinstance(replaced, HostInode):
+            if exchange:
+                replaced.moved(self.host, old_name)
+            else:
+                replaced.nlink -= 1
 
 
 class HostFileInode(HostInode, RegularInode):
@@ -490,7 +505,9 @@ class HostFile(RegularFile):
         done = read_host(sink, self.file.host_fd, self.offset if offset is None else offset)
         if offset is None:
             self.offset += done
-        if done and notify.watching:
+        if not done:
+            check_end(self.offset if offset is None else offset, sink.remaining)
+        elif notify.watching:
             notify.file_event(self, notify.IN_ACCESS)
         return done
 
@@ -531,10 +548,12 @@ class HostFile(RegularFile):
             return os.lseek(self.file.host_fd, offset, os.SEEK_DATA if data else os.SEEK_HOLE)
 
     def allocate(self, task: Task, mode: int, offset: int, length: int) -> None:
-        if mode:
-            raise LinuxError(ENOTSUP)
+        from pysandbox_core.fs.host_calls import fallocate
+
+        if mode & FALLOC_FL_PUNCH_HOLE:
+            self.file.invalidate(offset & -4096, offset + length + 4095 & -4096, copies=False)
         with linux_errors():
-            os.posix_fallocate(self.file.host_fd, offset, length)
+            fallocate(self.file.host_fd, mode, offset, length)
 
     def sync(self, task: Task, data_only: bool) -> None:
         with linux_errors():

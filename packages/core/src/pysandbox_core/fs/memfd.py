@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from pysandbox_core.abi.fcntl import O_LARGEFILE
 from pysandbox_core.fs.dentry import Dentry, Path
 from pysandbox_core.fs.mount import Mount
-from pysandbox_core.fs.tmpfs import TmpFile, TmpFs
+from pysandbox_core.fs.tmpfs import TmpFile, TmpFileDescription, TmpFs
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.file_description import FileDescription
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 _mounts: WeakKeyDictionary[Kernel, Mount] = WeakKeyDictionary()
 """Each kernel's tmpfs for such files."""
+
+
+class MemfdFile(TmpFileDescription):
+    """What memfd_create(2) opens; unlike other files it may be run while it is open for writing."""
+
+    __slots__ = ()
+    counts_as_writer = False
 
 
 def open_memfd(task: Task, name: bytes, seals: int, permissions: int = 0o777) -> FileDescription:
@@ -37,7 +44,7 @@ def open_memfd(task: Task, name: bytes, seals: int, permissions: int = 0o777) ->
     inode.seals = seals
     dentry = Dentry(b"memfd:" + name, mount.root, inode)
     dentry.unlinked = True
-    return inode.open(task, Path(mount, dentry), os.O_RDWR | O_LARGEFILE)
+    return MemfdFile(os.O_RDWR | O_LARGEFILE, inode, Path(mount, dentry))
 
 
 def _memory_mount(kernel: Kernel) -> Mount:

@@ -136,9 +136,9 @@ def remove_file(task: Task, dirfd: int, path: bytes) -> None:
     forget(dentry)
     if notify.watching:
         notify.inode_event(inode, notify.IN_ATTRIB)  # its link count, always told first
-        if not inode.nlink:
-            notify.inode_event(inode, notify.IN_DELETE_SELF)
         notify.entry_event(place.inode, name, notify.IN_DELETE, inode)
+        if not inode.nlink and not inode.opens:
+            notify.inode_event(inode, notify.IN_DELETE_SELF)
 
 
 def remove_directory(task: Task, dirfd: int, path: bytes) -> None:
@@ -157,8 +157,8 @@ def remove_directory(task: Task, dirfd: int, path: bytes) -> None:
     place.inode.rmdir(task, name, inode)
     forget(dentry)
     if notify.watching:
+        notify.entry_event(place.inode, name, notify.IN_DELETE, inode)
         notify.inode_event(inode, notify.IN_DELETE_SELF)
-        notify.entry_event(place.inode, name, notify.IN_DELETE | notify.IN_ISDIR, inode)
 
 
 def rename_name(
@@ -293,7 +293,7 @@ def _tell_rename(
         _tell_move(new_dir, new_name, old_dir, old_name, replaced)
     else:
         notify.inode_event(replaced, notify.IN_ATTRIB)
-        if replaced.is_dir or not replaced.nlink:
+        if replaced.is_dir or not (replaced.nlink or replaced.opens):
             notify.inode_event(replaced, notify.IN_DELETE_SELF)
 
 

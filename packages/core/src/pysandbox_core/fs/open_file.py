@@ -41,7 +41,6 @@ from pysandbox_core.fs.permissions import (
     may_create_in_sticky,
     new_owner,
 )
-from pysandbox_core.fs.regular_file import check_size_limit
 from pysandbox_core.fs.resolve import Walk, lookup, resolve
 
 if TYPE_CHECKING:
@@ -99,17 +98,16 @@ def open_place(task: Task, place: Path, flags: int, *, created: bool = False) ->
     if task.kernel.hooks is not None:
         hook_calls.file_open(task, place, flags)
     file = inode.open(task, place, flags & _KEPT_FLAGS | O_LARGEFILE)
+    if notify.watching:
+        notify.file_event(file, notify.IN_OPEN)
     if truncates:
         try:
-            check_size_limit(task, 0, 0)
             inode.truncate(0)
         except LinuxError:
             file.decref()
             raise
         if notify.watching:
             notify.file_event(file, notify.IN_MODIFY)
-    if notify.watching:
-        notify.file_event(file, notify.IN_OPEN)
     return file
 
 

@@ -57,18 +57,25 @@ class RegularFile(FileDescription):
 
     __slots__ = ()
     inode: RegularInode
+    counts_as_writer = True
+    """While it is open for writing, the file can't be executed."""
 
     def __init__(self, flags: int, inode: RegularInode, path: Path | None = None) -> None:
         super().__init__(flags, inode, path)
+        inode.opens += 1
         if self.mode & FMODE_WRITE:
-            inode.writers += 1
+            inode.writers += self.counts_as_writer
 
     def release(self) -> None:
+        inode = self.inode
+        inode.opens -= 1
         if self.mode & FMODE_WRITE:
-            self.inode.writers -= 1
+            inode.writers -= self.counts_as_writer
         if notify.watching:
             mask = notify.IN_CLOSE_WRITE if self.mode & FMODE_WRITE else notify.IN_CLOSE_NOWRITE
             notify.file_event(self, mask)
+            if not inode.nlink and not inode.opens:
+                notify.inode_event(inode, notify.IN_DELETE_SELF)
 
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
         inode = self.inode
@@ -77,7 +84,9 @@ class RegularFile(FileDescription):
             self.offset += done
         else:
             done = inode.read_at(sink, offset)
-        if done and notify.watching:
+        if not done:
+            check_end(self.offset if offset is None else offset, sink.remaining)
+        elif notify.watching:
             notify.file_event(self, notify.IN_ACCESS)
         return done
 
@@ -184,19 +193,22 @@ def parent_inode(path: Path) -> Inode:
     return path.inode if inode is None else inode
 
 
+def check_end(position: int, count: int) -> None:
+    """EINVAL for a transfer that no file offset can tell the end of. rw_verify_area()"""
+    if position + count > MAX_FILE_SIZE:
+        raise LinuxError(EINVAL)
+
+
 def check_write(task: Task, position: int, count: int) -> int:
     """How many of `count` bytes may be written at `position`: EFBIG, with SIGXFSZ at
     RLIMIT_FSIZE."""
+    check_end(position, count)
     limit = task.group.limits.fsize
     if position + count > limit:
         if position >= limit:
             send_size_signal(task)
             raise LinuxError(EFBIG)
         count = limit - position
-    if position + count > MAX_FILE_SIZE:
-        if position >= MAX_FILE_SIZE:
-            raise LinuxError(EFBIG)
-        count = MAX_FILE_SIZE - position
     return count
 
 

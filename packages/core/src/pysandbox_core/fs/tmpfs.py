@@ -492,6 +492,8 @@ class TmpSpecial(TmpInode):
 
 def _check_xattr_name(name: bytes) -> None:
     """tmpfs has these classes of attributes; access control lists are not supported here."""
+    if name in (b"user.", b"trusted.", b"security."):
+        raise LinuxError(EINVAL)
     if not name.startswith((b"user.", b"trusted.", b"security.")):
         raise LinuxError(ENOTSUP)
 

@@ -67,7 +67,7 @@ def _list(
     entries = listing(task, file)
     position = file.offset
     size = 0
-    parts = []
+    parts: list[bytes] = []
     count = min(count, INT_MAX)
     while position < len(entries):
         data = record(entries[position], position + 1)

@@ -282,10 +282,10 @@ def umount2(task: Task, target: UserPath, flags: Int) -> Result:
         raise LinuxError(EINVAL)
     follow = not flags & UMOUNT_NOFOLLOW
     place = resolve(task, AT_FDCWD, task.mm.read_path(target), follow=follow)
-    if not _is_root(place):
-        raise LinuxError(EINVAL)
     if not task.creds.capable(CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
+    if not _is_root(place):
+        raise LinuxError(EINVAL)
     if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
         raise LinuxError(EINVAL)
     if place.mount.parent is None:

@@ -46,6 +46,8 @@ def sendfile(task: Task, out_fd: Fd, in_fd: Fd, offset: UserAddr, count: Size) -
     if position is not None and position < 0:
         raise LinuxError(EINVAL)
     target = task.files.writable(out_fd)
+    if not source.seekable:
+        raise LinuxError(EINVAL)  # what could not be written would be lost
     if target.flags & os.O_APPEND and target.inode.mode & S_IFMT == S_IFREG:
         raise LinuxError(EINVAL)
     if source.inode.mode & S_IFMT == S_IFDIR:

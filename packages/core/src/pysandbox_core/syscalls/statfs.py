@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.declare import Fd, Result, UInt, UserAddr, UserPath, syscall
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.anonymous import AnonymousInode
 from pysandbox_core.fs.mount import (
     MS_NOATIME,
     MS_NODEV,
@@ -31,6 +32,9 @@ STATFS = Struct("<qqQQQQQiiqqq32x")
 USTAT = Struct("<i4xQ6s6s4x")
 """struct ustat: tfree, tinode, fname, fpack."""
 ST_VALID = 0x20
+S_IFMT, S_IFIFO, S_IFSOCK = 0o170000, 0o010000, 0o140000
+_NAMELESS = {S_IFIFO: 0x50495045, S_IFSOCK: 0x534F434B}
+"""PIPEFS_MAGIC and SOCKFS_MAGIC: what Linux keeps pipes and sockets in."""
 _ST_FLAGS = (
     (MS_RDONLY, 1), (MS_NOSUID, 2), (MS_NODEV, 4), (MS_NOEXEC, 8), (MS_NOATIME, 0x400),
     (MS_NODIRATIME, 0x800), (MS_RELATIME, 0x1000), (MS_NOSYMFOLLOW, 0x2000),
@@ -50,7 +54,12 @@ def fstatfs(task: Task, fd: Fd, buf: UserAddr) -> Result:
     """statfs(2) of an open file."""
     file = task.files.get_any(fd)
     mount = None if file.path is None else file.path.mount
-    task.mm.write(buf, pack_statfs(file.inode.fs, mount))
+    data = pack_statfs(file.inode.fs, mount)
+    if isinstance(file.inode, AnonymousInode):
+        magic = _NAMELESS.get(file.inode.mode & S_IFMT)
+        if magic is not None:
+            data = STATFS.pack(magic, *STATFS.unpack(data)[1:])
+    task.mm.write(buf, data)
     return 0
 
 

@@ -85,7 +85,7 @@ def ftruncate(task: Task, fd: Fd, length: Loff) -> Result:
     return 0
 
 
-@syscall("fallocate", note="on a writable bind only mode 0")
+@syscall("fallocate")
 def fallocate(task: Task, fd: Fd, mode: Int, offset: Loff, length: Loff) -> Result:
     """Have space for a range of a file, or take it away. fallocate(2)
 
