@@ -5,22 +5,28 @@ Interface: `probe()` never raises and leaves nothing behind.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
-from pysandbox_platform.types import Probe
+from pysandbox_platform.types import PlatformError, Probe
 
 RANK = 20
 """Below every platform that traps without two context switches per system call."""
 
 
-def _advice() -> str:
-    """Why ptrace may be refused, as far as the host says."""
+def _ptrace_scope() -> str:
+    """Yama's restriction of ptrace; "0", none, where the host has no Yama."""
     try:
         with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:
-            scope = file.read().strip()
+            return file.read().strip()
     except OSError:
-        scope = "0"
+        return "0"
+
+
+def _advice() -> str:
+    """Why ptrace may be refused, as far as the host says."""
+    scope = _ptrace_scope()
     if scope == "3":
         return "the host forbids ptrace until it is restarted (kernel.yama.ptrace_scope is 3)"
     if scope == "2":
@@ -37,6 +43,10 @@ def probe() -> Probe:
         from pysandbox_ptrace.trial import run_one_syscall
 
         run_one_syscall()
+    except PlatformError as error:
+        refused = error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS)
+        return Probe(False, f"{error}; {_advice()}" if refused else str(error))
     except Exception as error:
-        return Probe(False, f"{error}; {_advice()}")
-    return Probe(True, "PTRACE_SYSEMU works; two context switches per system call", RANK)
+        return Probe(False, f"{type(error).__name__}: {error}")
+    reason = "PTRACE_SYSEMU works; two context switches per system call"
+    return Probe(True, reason, RANK, {"kernel.yama.ptrace_scope": _ptrace_scope()})
