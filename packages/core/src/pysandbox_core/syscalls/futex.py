@@ -97,7 +97,7 @@ def futex(
     """
     private = bool(op & FUTEX_PRIVATE_FLAG)
     command = op & FUTEX_CMD_MASK
-    if command == FUTEX_WAKE:
+    if command == FUTEX_WAKE and not op & FUTEX_CLOCK_REALTIME:
         return futexes.wake(task.mm, uaddr, sign32(val), private=private)
     if op & FUTEX_CLOCK_REALTIME and command not in MAY_USE_REALTIME:
         raise LinuxError(ENOSYS)
