@@ -16,6 +16,9 @@ NAMES = (
 )  # fmt: skip
 """By resource number, include/uapi/asm-generic/resource.h."""
 
+RLIMIT_CPU = 0
+RLIMIT_NOFILE = 7
+
 NR_OPEN = 1 << 20
 """The highest RLIMIT_NOFILE, /proc/sys/fs/nr_open."""
 

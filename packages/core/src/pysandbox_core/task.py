@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pysandbox_core.mm.memory_manager import MemoryManager
     from pysandbox_core.sessions import ProcessGroup
     from pysandbox_core.signals import PendingSignals, SigaltStack, SignalHandlers
-    from pysandbox_core.time.process_timers import ProcessTimers
+    from pysandbox_core.time.process_timers import Countdown, ProcessTimers
     from pysandbox_core.timers import Timer
 
 # What a task has to do before its program runs on: bits of Task.work.
@@ -109,6 +109,8 @@ class ThreadGroup:
         """How low it may be set without CAP_SYS_RESOURCE."""
         self.timers: ProcessTimers | None = None
         """alarm(2), timer_create(2); None until one is asked for."""
+        self.cpu_limit: Countdown | None = None
+        """Watches RLIMIT_CPU, once there is one."""
         self.exit_callbacks: list[Callable[[ThreadGroup], None]] = []
         """Called once when its last thread exits: timers to disarm, sem_undo."""
         self.on_exit: Callable[[int], None] | None = None

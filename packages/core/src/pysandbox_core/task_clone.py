@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform.registers_amd64 import FS_BASE, RAX, RSP
 
+from pysandbox_core import cpu_limit
 from pysandbox_core.abi.sched import (
     CLONE_CHILD_CLEARTID,
     CLONE_CHILD_SETTID,
@@ -328,6 +329,7 @@ def _join(task: Task, child: Task, args: CloneArgs) -> None:
         task.group.process_group.add(group)
         assert group.parent is not None
         group.parent.children[group.pid] = group
+        cpu_limit.watch(group)
 
 
 def _new_group(task: Task, child: Task, args: CloneArgs) -> ThreadGroup:

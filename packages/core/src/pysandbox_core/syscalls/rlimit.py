@@ -7,18 +7,17 @@ from struct import Struct
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
-from pysandbox_core import accounting
+from pysandbox_core import accounting, cpu_limit
 from pysandbox_core.credentials import CAP_SYS_RESOURCE
 from pysandbox_core.declare import Int, Pid, Result, UInt, UserAddr, syscall
 from pysandbox_core.errors import LinuxError
-from pysandbox_core.limits import NAMES, NR_OPEN
+from pysandbox_core.limits import NAMES, NR_OPEN, RLIMIT_CPU, RLIMIT_NOFILE
 
 if TYPE_CHECKING:
     from pysandbox_core.task import Task, ThreadGroup
 
 _RLIMIT = Struct("<QQ")
 _TMS = Struct("<4q")
-_RLIMIT_NOFILE = NAMES.index("nofile")
 
 # getrusage(2)
 _RUSAGE_SELF = 0
@@ -89,11 +88,15 @@ def _set(task: Task, group: ThreadGroup, resource: int, soft: int, hard: int) ->
     _check_resource(resource)
     if soft > hard:
         raise LinuxError(EINVAL)
-    if resource == _RLIMIT_NOFILE and hard > NR_OPEN:
+    if resource == RLIMIT_NOFILE and hard > NR_OPEN:
         raise LinuxError(EPERM)
     if hard > group.limits.get(resource)[1] and not task.creds.capable(CAP_SYS_RESOURCE):
         raise LinuxError(EPERM)
-    group.limits.set(resource, soft, hard)
+    if resource == RLIMIT_CPU:
+        group.limits.set(resource, max(soft, 1), hard)
+        cpu_limit.watch(group)
+    else:
+        group.limits.set(resource, soft, hard)
 
 
 @syscall("getrusage", note="CPU time is user time alone; page faults and switches are not counted")

@@ -40,7 +40,7 @@ from pysandbox_core.declare import (
     UserAddr,
     syscall,
 )
-from pysandbox_core.errors import ERESTARTNOHAND, LinuxError
+from pysandbox_core.errors import ERESTARTNOHAND, Interrupted, LinuxError
 from pysandbox_core.signals import SIGINFO_SIZE, SigInfo, SignalAction
 from pysandbox_core.waiting import WaitQueue
 
@@ -385,4 +385,9 @@ def _take(task: Task, wanted: int, deadline_ns: int | None) -> SigInfo:
             return info
         if not in_time or (deadline_ns is not None and deadline_ns <= monotonic_ns()):
             raise LinuxError(EAGAIN)
-        in_time = task.block(queue, deadline_ns, restart=EINTR)
+        try:
+            in_time = task.block(queue, deadline_ns, restart=EINTR)
+        except Interrupted:
+            # one of those wanted that is not even blocked is taken before its handler runs
+            if not (task.pending.mask | task.group.pending.mask) & wanted:
+                raise
