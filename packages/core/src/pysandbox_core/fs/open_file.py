@@ -97,7 +97,8 @@ def open_place(task: Task, place: Path, flags: int, *, created: bool = False) ->
             raise LinuxError(ETXTBSY)
     if task.kernel.hooks is not None:
         hook_calls.file_open(task, place, flags)
-    file = inode.open(task, place, flags & _KEPT_FLAGS | O_LARGEFILE)
+    file = inode.open(task, place, flags & (_KEPT_FLAGS | os.O_NOCTTY) | O_LARGEFILE)
+    file.flags &= ~os.O_NOCTTY  # of use to a terminal's open alone
     if notify.watching:
         notify.file_event(file, notify.IN_OPEN)
     if truncates:
