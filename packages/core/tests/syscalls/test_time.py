@@ -107,7 +107,10 @@ def test_sleep_takes_its_time(harness: Harness) -> None:
 def test_absolute_sleep(harness: Harness) -> None:
     until = time.time_ns() + 2_000_000
     harness.mm.pack(TIME, TIMESPEC, *divmod(until, 10**9))
-    sleep = lambda task: calls.clock_nanosleep(task, CLOCK_REALTIME, TIMER_ABSTIME, TIME, 0)
+
+    def sleep(task: Task) -> int:
+        return calls.clock_nanosleep(task, CLOCK_REALTIME, TIMER_ABSTIME, TIME, 0)
+
     assert harness.call(sleep) == 0
     assert time.time_ns() >= until
     assert harness.call(sleep) == 0
