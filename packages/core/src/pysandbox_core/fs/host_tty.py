@@ -20,6 +20,8 @@ host does not let us, readiness is asked for before each transfer.
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from errno import EAGAIN, EIO
 from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl, ioctl
 from stat import S_IFCHR
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from pysandbox_core.fs.inode import Inode
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.mm.io_buffer import Source
+    from pysandbox_core.sessions import ProcessGroup
     from pysandbox_core.task import Task
 
 CHUNK = 4096
@@ -74,6 +77,20 @@ class HostTty(Tty):
         self.host_fd = fcntl(host_fd, F_DUPFD_CLOEXEC, 3)
         self.path = find_console(kernel)
         self._termios = self.get_termios()
+        for signo in (signal.SIGTTIN, signal.SIGTTOU):
+            with suppress(ValueError):  # not the main thread: somebody else decides about signals
+                signal.signal(signo, signal.SIG_IGN)
+
+    def in_background(self, job: ProcessGroup) -> bool:
+        """Also if the sandbox as a whole is a background job of the caller's shell: then its job in
+        the foreground is stopped, and the command with it. That is why the host must not stop
+        us."""
+        if super().in_background(job):
+            return True
+        try:
+            return os.tcgetpgrp(self.host_fd) != os.getpgrp()
+        except OSError:  # it is not our controlling terminal, so nobody minds
+            return False
 
     def is_same(self, host_fd: int) -> bool:
         """Is `host_fd` this terminal?"""

@@ -230,8 +230,7 @@ class Tty:
         unless it does not care; EIO where nobody would continue it. __tty_check_change()"""
         group = task.group
         job = group.process_group
-        foreground = self.foreground
-        if job is foreground or foreground is None or not self.is_controlling(task):
+        if not self.is_controlling(task) or not self.in_background(job):
             return
         if task.sigmask >> (signo - 1) & 1 or task.sighand.actions[signo].handler == SIG_IGN:
             if signo == SIGTTIN:
@@ -241,6 +240,10 @@ class Tty:
         else:
             job.signal(signo)
             raise Interrupted(ERESTARTSYS)
+
+    def in_background(self, job: ProcessGroup) -> bool:
+        """Must this job of the session keep its hands off the terminal?"""
+        return self.foreground is not None and self.foreground is not job
 
     def signal(self, signo: int) -> None:
         """Tell the foreground job."""

@@ -88,13 +88,12 @@ def _map_name(reader: Task, mm: MemoryManager, start: int, end: int, vma: Vma) -
 
 
 def _resident(mm: MemoryManager, start: int, end: int) -> tuple[int, int]:
-    """Bytes of the range that are present, and how many of them are a file's."""
-    total = of_file = 0
+    """Bytes of the range that are present, and how many of them are a host file's."""
+    of_file = 0
     for first, last, piece in mm.pages.within(start, end):
-        total += last - first
-        if piece.source is not None:
+        if piece.source is not None and not piece.source.in_memory_file:
             of_file += last - first
-    return total, of_file
+    return mm.resident(start, end), of_file
 
 
 def smaps(reader: Task, target: Task) -> bytes:

@@ -86,7 +86,7 @@ def meminfo(kernel: Kernel) -> bytes:
     )  # fmt: skip
     lines = [b"%-16s%8d kB\n" % (name + b":", value) for name, value in values]
     lines += [
-        b"HugePages_%-7s       0\n" % name for name in (b"Total:", b"Free:", b"Rsvd:", b"Surp:")
+        b"HugePages_%-6s       0\n" % name for name in (b"Total:", b"Free:", b"Rsvd:", b"Surp:")
     ]
     lines.append(b"Hugepagesize:       2048 kB\nHugetlb:               0 kB\n")
     return b"".join(lines)
