@@ -8,9 +8,10 @@
  *
  * A pinned thread can't evade another that wants the same CPU, so pinning must not last: it begins
  * after STREAK stops in a row with one context running (the first one excepted), and the helper
- * thread looks every LOOK_NS whether it still pays. A stub that made few stops since is let go at
- * once, even while it runs; after TERM looks the scheduler may choose anew, with a few stops to do
- * so. A failure to pin is no error, only slower.
+ * thread looks every LOOK_NS whether it still pays. A stub that made few stops since and is running
+ * is let go at once; with nothing running the helper stops looking until something does. After TERM
+ * looks the scheduler may choose anew, with a few stops to do so. A failure to pin is no error,
+ * only slower.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -134,15 +135,15 @@ int64_t affinity_watch(pt_platform *p, int64_t now)
         return INT64_MAX;
     uint32_t stops = p->affinity.stops, made = stops - p->affinity.stops_seen;
     p->affinity.stops_seen = stops;
-    if (made >= FEW_STOPS && ++p->affinity.looks < TERM)
+    bool term = ++p->affinity.looks >= TERM, few = made < FEW_STOPS;
+    if (!few && !term)
         return now + LOOK_NS;
-    p->affinity.end = true;
     p->affinity.watched = false;
-    if (made >= FEW_STOPS)
-        return INT64_MAX;
     pthread_mutex_lock(&p->kick_lock);
     pid_t tid = waiter_tid(p);
-    if (tid)
+    if (tid || term)
+        p->affinity.end = true;
+    if (tid && few)
         sched_setaffinity(tid, sizeof p->affinity.original, &p->affinity.original);
     pthread_mutex_unlock(&p->kick_lock);
     return INT64_MAX;

@@ -148,8 +148,8 @@ struct pt_platform {
         _Atomic uint32_t stops; /* since ever, with one runnable context */
         _Atomic bool watched;   /* the helper looks at `stops` now and then */
         _Atomic bool end;       /* the helper's order: choose anew */
-        uint32_t stops_seen;    /* helper's own */
-        unsigned looks;
+        uint32_t stops_seen;    /* the helper's own */
+        _Atomic unsigned looks; /* since `cpu` was chosen */
     } affinity;
 
     pid_t owner;                /* the process that opened it; a fork of it has no stubs */
