@@ -246,6 +246,7 @@ _OPTIONS: dict[int, Callable[[Task, int, int, int, int], int]] = {
     13: _nothing,  # PR_GET_TIMING: PR_TIMING_STATISTICAL
     15: _set_name,
     16: _get_name,
+    21: _nothing,  # PR_GET_SECCOMP: no filter
     23: _capbset_read,
     24: _capbset_drop,
     25: _get_tsc,
@@ -274,7 +275,7 @@ _OPTIONS: dict[int, Callable[[Task, int, int, int, int], int]] = {
 
 @syscall(
     "prctl",
-    note="PR_SET_SECCOMP and PR_GET_SECCOMP are EINVAL, as in a kernel without CONFIG_SECCOMP",
+    note="PR_SET_SECCOMP is EINVAL, as in a kernel without CONFIG_SECCOMP",
 )
 def prctl(task: Task, option: Int, arg2: ULong, arg3: ULong, arg4: ULong, arg5: ULong) -> Result:
     """Get or set an attribute of the process or thread. EINVAL an option that is not known; others
