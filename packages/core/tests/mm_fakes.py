@@ -1,7 +1,7 @@
 """A platform that only keeps page tables, and a program that accesses memory through them.
 
-What the memory manager tells the platform is all that `FakeSpace` knows, so that a test sees exactly
-what a program would see, with host files read through the fd that was passed.
+What the memory manager tells the platform is all that `FakeSpace` knows, so that a test sees
+exactly what a program would see, with host files read through the fd that was passed.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from pysandbox_core.ranges import RangeMap
@@ -45,7 +47,7 @@ def test_ranges_are_sorted_and_merged(steps):
     triples = list(actual)
     for start, end, _ in triples:
         assert start < end
-    for (_, end, value), (start, _, next_value) in zip(triples, triples[1:], strict=False):
+    for (_, end, value), (start, _, next_value) in itertools.pairwise(triples):
         assert end < start or (end == start and value != next_value)
 
 

@@ -1,12 +1,12 @@
 """RangeMap: half-open integer ranges [start, end) that do not overlap, each with a value.
 
-Interface: neighbours that touch and have equal values are one range, always, so equality of values is
-what decides about merging. A value must therefore not depend on where its range starts: what does (an
-offset into a file) is kept as a difference to the address, which a split leaves as it is.
+Interface: neighbours that touch and have equal values are one range, always, so equality of values
+is what decides about merging. A value must therefore not depend on where its range starts: what
+does (an offset into a file) is kept as a difference to the address, which a split leaves as it is.
 
 VMAs, the pages behind them, the reference counts of frames and the pages of a tmpfs file are all
-RangeMaps. Linux has a maple tree where this has sorted lists: with a few thousand ranges, bisect and a
-short memmove in C are faster than any tree written in Python.
+RangeMaps. Linux has a maple tree where this has sorted lists: with a few thousand ranges, bisect
+and a short memmove in C are faster than any tree written in Python.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 
 class RangeMap(Generic[T]):
-    """Ranges in three parallel lists, lowest first. Callers may read the lists, never change them."""
+    """Ranges in three parallel lists, lowest first. Callers may read the lists, never change
+    them."""
 
     __slots__ = ("ends", "starts", "values")
 

@@ -1,8 +1,8 @@
 """Replacing a task's program. execve(2)
 
-Interface: `execute` runs an opened file in place of what `task` runs; `start_first` does the same for
-a process that has run nothing yet. Until the program is known to be one, errors leave the task as it
-was; after that there is no way back, and a failure kills it with SIGSEGV, as in Linux.
+Interface: `execute` runs an opened file in place of what `task` runs; `start_first` does the same
+for a process that has run nothing yet. Until the program is known to be one, errors leave the task
+as it was; after that there is no way back, and a failure kills it with SIGSEGV, as in Linux.
 
 Set-user-ID and set-group-ID bits and file capabilities are ignored, as they are for every process
 with no_new_privs.

@@ -1,11 +1,12 @@
 """ELF programs: reading the headers and mapping the segments. Linux: fs/binfmt_elf.c
 
 Interface: `read_program` checks what Linux checks before it gives up the old program; `map_program`
-and `map_interpreter` fill a new address space. The file is hostile: every number in it is taken once
-and bounded where it is used, nothing is read but the headers, and segments cost mappings, not memory.
+and `map_interpreter` fill a new address space. The file is hostile: every number in it is taken
+once and bounded where it is used, nothing is read but the headers, and segments cost mappings, not
+memory.
 
-The headers are two fixed structures, so they are unpacked here: importing a library for it would take
-a fifth of the time that a whole `true` may. The tests compare this with pyelftools.
+The headers are two fixed structures, so they are unpacked here: importing a library for it would
+take a fifth of the time that a whole `true` may. The tests compare this with pyelftools.
 """
 
 from __future__ import annotations
@@ -249,7 +250,8 @@ def _map_segment(
     addr: int,
     fixed: int,
 ) -> None:
-    """Map one segment at `addr`: the file's part, and zeros for what p_memsz has more. elf_load()"""
+    """Map one segment at `addr`: the file's part, and zeros for what p_memsz has more.
+    elf_load()"""
     filesz, memsz = segment.p_filesz, segment.p_memsz
     into_page = segment.p_vaddr % PAGE_SIZE
     start = addr - into_page

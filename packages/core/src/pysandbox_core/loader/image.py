@@ -1,8 +1,8 @@
 """Loading a program: from a path to an address space that is ready to run. execve(2)
 
 Interface: `open_program` finds out what is to run, following `#!` lines and PT_INTERP; whatever it
-raises, the caller's old program goes on. `load` builds the new memory; Linux has given up the old one
-by then, and kills the process with SIGSEGV if it fails. Both touch nothing of the task's.
+raises, the caller's old program goes on. `load` builds the new memory; Linux has given up the old
+one by then, and kills the process with SIGSEGV if it fails. Both touch nothing of the task's.
 
 Linux: fs/exec.c, fs/binfmt_elf.c.
 """
@@ -49,7 +49,6 @@ from pysandbox_core.mm.layout import ADDR_NO_RANDOMIZE, choose_mmap_base
 from pysandbox_core.mm.memory_manager import MemoryManager
 
 if TYPE_CHECKING:
-
     from pysandbox_core.credentials import Credentials
     from pysandbox_core.fs.file_description import FileDescription
     from pysandbox_core.kernel import Kernel
@@ -234,7 +233,8 @@ _capabilities: tuple[int, int] | None = None
 
 
 def _hardware_capabilities() -> tuple[int, int]:
-    """AT_HWCAP and AT_HWCAP2 of this processor: the host's own, since programs run on it directly."""
+    """AT_HWCAP and AT_HWCAP2 of this processor: the host's own, since programs run on it
+    directly."""
     global _capabilities
     if _capabilities is None:
         try:

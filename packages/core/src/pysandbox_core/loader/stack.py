@@ -70,7 +70,8 @@ def build_stack(
 ) -> int:
     """Map the stack below `top`, write what belongs on it, and return the stack pointer.
 
-    `auxv` is completed with what is on the stack itself. Sets the positions of `mm` that /proc shows.
+    `auxv` is completed with what is on the stack itself. Sets the positions of `mm` that /proc
+    shows.
     """
     strings = b"\0".join((*argv, *envp, path, b"")) + bytes(8)
     string_start = top - len(strings)

@@ -1,7 +1,7 @@
 """What programs say about how they use memory. madvise(2); Linux: mm/madvise.c
 
-Advice that only speeds things up on Linux (WILLNEED, COLD, MERGEABLE, ...) is checked and then has no
-effect. MADV_FREE gives memory back at once, which it allows.
+Advice that only speeds things up on Linux (WILLNEED, COLD, MERGEABLE, ...) is checked and then has
+no effect. MADV_FREE gives memory back at once, which it allows.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ VALID = frozenset((*FLAG_CHANGES, *_DISCARDS, *_IGNORED, *_POPULATES, mman.MADV_
 def advise(task: Task, mm: MemoryManager, start: int, end: int, advice: int) -> None:
     """Follow `advice`, one of VALID, for a range of whole pages that is not empty.
 
-    What precedes an error is done. Errors: ENOMEM for a gap, once all the rest is done; EINVAL, EACCES
-    where the mapping does not allow it; EPERM sealed; EFAULT, ENOMEM for populating.
+    What precedes an error is done. Errors: ENOMEM for a gap, once all the rest is done; EINVAL,
+    EACCES where the mapping does not allow it; EPERM sealed; EFAULT, ENOMEM for populating.
     """
     if advice in _POPULATES:
         _populate(mm, start, end, write=advice == mman.MADV_POPULATE_WRITE)

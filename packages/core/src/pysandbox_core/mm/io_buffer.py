@@ -1,10 +1,10 @@
 """Sinks and sources: how file data gets to the program's memory and from it.
 
-Interface: a read handler makes a `Sink` and a file writes to it; a write handler makes a `Source` and a
-file reads from it. Either covers one or more ranges of user memory, or bytes of the kernel's own
-(`BytesSink`, `BytesSource`). Both end early at an address that can't be reached: `write` and `read`
-then move less than was asked for, and raise EFAULT only if nothing at all has moved since the object
-was made, so that a file simply returns what it moved.
+Interface: a read handler makes a `Sink` and a file writes to it; a write handler makes a `Source`
+and a file reads from it. Either covers one or more ranges of user memory, or bytes of the kernel's
+own (`BytesSink`, `BytesSource`). Both end early at an address that can't be reached: `write` and
+`read` then move less than was asked for, and raise EFAULT only if nothing at all has moved since
+the object was made, so that a file simply returns what it moved.
 
 Linux: struct iov_iter, copy_to_iter, copy_from_iter.
 """
@@ -115,8 +115,8 @@ class Source:
             self.remaining += sum(size for _, size in more)
 
     def read(self, n: int = -1) -> bytes:
-        """Take up to `n` bytes (-1: all that is left), copied once; fewer only at the end or at a bad
-        address. EFAULT"""
+        """Take up to `n` bytes (-1: all that is left), copied once; fewer only at the end or at a
+        bad address. EFAULT"""
         if n < 0 or n > self.remaining:
             n = self.remaining
         if self._pushed:
@@ -161,8 +161,8 @@ class Source:
             self.moved -= n
 
     def peek(self, n: int) -> bytes:
-        """The next bytes, at most `n`, left where they are (copied: they are what `read` will give).
-        EFAULT"""
+        """The next bytes, at most `n`, left where they are (copied: they are what `read` will
+        give). EFAULT"""
         data = self.read(n)
         self.undo(len(data))
         return data

@@ -50,8 +50,8 @@ def choose_mmap_base(task_size: int, stack_limit: int, *, randomize: bool) -> in
 def find_range(mm: MmState, hint: int, length: int, flags: int) -> int:
     """Where a mapping of `length` bytes (a multiple of pages) goes. mmap(2)
 
-    Errors, first match wins: ENOMEM too long; with MAP_FIXED: ENOMEM beyond the end, EINVAL not on a
-    page, EPERM too low; ENOMEM no room.
+    Errors, first match wins: ENOMEM too long; with MAP_FIXED: ENOMEM beyond the end, EINVAL not on
+    a page, EPERM too low; ENOMEM no room.
     """
     if length > mm.task_size:
         raise LinuxError(ENOMEM)

@@ -1,8 +1,8 @@
 """Mappable: what a file gives to be mapped, and the two kinds of it.
 
 Interface:
-- `FileDescription.mappable(task)` returns one object for each inode, not for each open: mappings of a
-  file share their pages through it. The result carries a reference of the caller's.
+- `FileDescription.mappable(task)` returns one object for each inode, not for each open: mappings of
+  a file share their pages through it. The result carries a reference of the caller's.
 - `frames` says where pages of the file are, as host file ranges. Pages of the memory file stay the
   file's; who maps them takes references of its own (`MemoryFile.incref`).
 - Before a file gives up pages (truncate, hole punch), it calls `invalidate`; when that returns, no
@@ -77,8 +77,8 @@ class Mappable:
         raise NotImplementedError
 
     def invalidate(self, start: int, end: int, *, copies: bool = True) -> None:
-        """Take the pages of [start, end) out of every address space; with `copies`, also what private
-        mappings have made of them (truncate does, a hole punch does not)."""
+        """Take the pages of [start, end) out of every address space; with `copies`, also what
+        private mappings have made of them (truncate does, a hole punch does not)."""
         for mm in tuple(self.mappings):
             mm.zap_file(self, start, end, copies)
 
@@ -224,7 +224,8 @@ class MemoryMappable(Mappable):
         return self.frames(page, PAGE_SIZE, True)[0][1] + offset - page
 
     def resize(self, size: int) -> None:
-        """truncate(2): pages beyond the new end are gone, what is left of the last one is zeroed."""
+        """truncate(2): pages beyond the new end are gone, what is left of the last one is
+        zeroed."""
         old, self._size = self._size, size
         if size < old:
             first_gone = page_up(size)

@@ -123,8 +123,8 @@ class MmMapping(MmAccess):
     # Limits.
 
     def require_room(self, vma: Vma, length: int, replaced: int = 0) -> None:
-        """ENOMEM unless `length` more bytes of `vma` fit RLIMIT_AS, RLIMIT_DATA and, for memory that
-        has to be paid for, what the sandbox can ever have; `replaced` bytes go away for it."""
+        """ENOMEM unless `length` more bytes of `vma` fit RLIMIT_AS, RLIMIT_DATA and, for memory
+        that has to be paid for, what the sandbox can ever have; `replaced` bytes go away for it."""
         limits = self.limits
         if limits is not None:
             if self.total_bytes - replaced + length > limits.as_:
@@ -167,12 +167,12 @@ class MmMapping(MmAccess):
         file: FileDescription | None = None,
         offset: int = 0,
     ) -> int:
-        """Map `file` from `offset`, or anonymous memory; the address. `length` has been rounded up to
-        pages and is not 0; `addr` and the flags come from the program.
+        """Map `file` from `offset`, or anonymous memory; the address. `length` has been rounded up
+        to pages and is not 0; `addr` and the flags come from the program.
 
         Errors, first match wins: ENOMEM too many mappings; those of find_range; EEXIST
-        MAP_FIXED_NOREPLACE; EINVAL type; EOPNOTSUPP flags of MAP_SHARED_VALIDATE; EACCES mode of the
-        file; EPERM noexec; ENODEV can't be mapped; ENOMEM limits.
+        MAP_FIXED_NOREPLACE; EINVAL type; EOPNOTSUPP flags of MAP_SHARED_VALIDATE; EACCES mode of
+        the file; EPERM noexec; ENODEV can't be mapped; ENOMEM limits.
         """
         if len(self.vmas) > MAX_MAP_COUNT:
             raise LinuxError(ENOMEM)
@@ -314,8 +314,8 @@ class MmMapping(MmAccess):
             pass  # a fault will say what is wrong, if anything gets there
 
     def populate(self, start: int, end: int, *, write: bool | None = None) -> None:
-        """Make all pages of the range present: for writing where VMAs allow, or as `write` says. What
-        fails is left for faults to find, unless `write` is given. Linux: mm_populate()"""
+        """Make all pages of the range present: for writing where VMAs allow, or as `write` says.
+        What fails is left for faults to find, unless `write` is given. Linux: mm_populate()"""
         for at, stop, vma in self.vmas.within(start, end):
             if not vma.prot:
                 continue

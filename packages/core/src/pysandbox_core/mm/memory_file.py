@@ -1,20 +1,21 @@
 """MemoryFile: the one host file whose pages are all of the sandbox's memory.
 
 Interface:
-- Offsets and lengths are bytes, multiples of PAGE_SIZE. A frame is one page of the file; each that is
-  in use has a reference count, one for every address space or file that holds it. `allocate` and
+- Offsets and lengths are bytes, multiples of PAGE_SIZE. A frame is one page of the file; each that
+  is in use has a reference count, one for every address space or file that holds it. `allocate` and
   `claim` make frames with count 1 that read as zeros; `decref` to 0 gives them back.
 - Who gives a frame back has seen to it that no running context can still reach it.
 - `fd` is what platforms map, `view` and `mapping` are the same bytes in this process.
 
-Memory that was granted costs nothing until it is touched, so address spaces grant in large pieces. The
-limit is held against the grants; when they reach it, address spaces take back what no program has
-touched (`reclaim`), and grant page by page from then on.
+Memory that was granted costs nothing until it is touched, so address spaces grant in large pieces.
+The limit is held against the grants; when they reach it, address spaces take back what no program
+has touched (`reclaim`), and grant page by page from then on.
 
 The file's offsets are plentiful (16 TiB) and are handed out in extents of 16 MiB. An address space
-owns an extent for each 16 MiB of its addresses that it uses, and places a page where the address says:
-pages that are neighbours in memory are neighbours in the file, however they came, so that a heap that
-grows stays one mapping on the host. Files take small runs from extents that all of them share.
+owns an extent for each 16 MiB of its addresses that it uses, and places a page where the address
+says: pages that are neighbours in memory are neighbours in the file, however they came, so that a
+heap that grows stays one mapping on the host. Files take small runs from extents that all of them
+share.
 """
 
 from __future__ import annotations
@@ -163,8 +164,8 @@ class MemoryFile:
         return self.limit is not None and self.granted > self.limit - (self.limit >> 3)
 
     def reclaim(self) -> bool:
-        """Take back what was granted to address spaces and never touched; False if there is nothing.
-        Changes their pages: not while one of them is being walked."""
+        """Take back what was granted to address spaces and never touched; False if there is
+        nothing. Changes their pages: not while one of them is being walked."""
         granted = self.granted
         if self.usage() < granted:
             for space in tuple(self.spaces):
@@ -185,8 +186,8 @@ class MemoryFile:
         self.mapping.madvise(mmap.MADV_REMOVE, offset, length)
 
     def data_ranges(self, offset: int, length: int) -> list[tuple[int, int]]:
-        """Where in the range anything was ever written, as (offset, length): the rest reads as zeros,
-        and reading it through the mapping would make the host keep pages for it."""
+        """Where in the range anything was ever written, as (offset, length): the rest reads as
+        zeros, and reading it through the mapping would make the host keep pages for it."""
         found = []
         end = offset + length
         while offset < end:

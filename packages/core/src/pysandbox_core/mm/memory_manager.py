@@ -1,7 +1,7 @@
 """MemoryManager: the memory of a process. Linux: struct mm_struct.
 
-Interface: shared by the tasks that cloned with CLONE_VM, `users` counts them; copied by fork; replaced
-by execve. The last `release` gives everything back, when no context runs in it any more.
+Interface: shared by the tasks that cloned with CLONE_VM, `users` counts them; copied by fork;
+replaced by execve. The last `release` gives everything back, when no context runs in it any more.
 
 It is built of layers, each in a file of its own and each using only those below:
 
@@ -125,7 +125,8 @@ class MemoryManager(MmMapping):
         self._tell(vma, start, end, piece)
 
     def release(self, task: Task | None = None) -> None:
-        """One user less; the last one gives everything back. No context may be running in it then."""
+        """One user less; the last one gives everything back. No context may be running in it
+        then."""
         self.users -= 1
         if self.users:
             return
@@ -163,7 +164,8 @@ class MemoryManager(MmMapping):
         return self.resident(0, self.task_size)
 
     def resident(self, start: int, end: int) -> int:
-        """Bytes of the range that the host keeps memory for; granted, not touched is not counted."""
+        """Bytes of the range that the host keeps memory for; granted, not touched is not
+        counted."""
         total = 0
         for at, stop, piece in self.pages.within(start, end):
             source = piece.source

@@ -5,8 +5,8 @@ The rules:
   allow; what is not in it is not mapped there.
 - Private anonymous memory is granted in large pieces: whole mappings up to EAGER_MAX, windows that
   grow with their neighbours in larger ones. The host zero-fills on first touch.
-- Pages of host files are mapped as they are. A private one that is written is copied first, RUN bytes
-  at a time.
+- Pages of host files are mapped as they are. A private one that is written is copied first, RUN
+  bytes at a time.
 - A frame that fork has made two address spaces share is copied by the first that writes; the last
   owner takes it back as it is.
 
@@ -36,7 +36,8 @@ EAGER_MAX = 2 << 20
 EAGER_COPY_MAX = 64 << 10
 """Bytes of a private writable file mapping (a .data section) that are copied when mapped."""
 RUN = 32 << 10
-"""Bytes copied by one copy-on-write fault. Copying costs 2 us a page, a fault's round trip 15 us."""
+"""Bytes copied by one copy-on-write fault. Copying costs 2 us a page, a fault's round trip 15
+us."""
 HOT_PAGES_MAX = 48
 """Pages that fork copies because earlier forks showed that they will be written."""
 TRIM_MIN = 32 << 10
@@ -53,7 +54,8 @@ class MmPages(MmState):
     # Faults.
 
     def handle_fault(self, addr: int, access: int, signo: int = SIGSEGV) -> tuple[int, int]:
-        """The program could not reach `addr`: make it reachable, (0, 0); or say what signal it gets.
+        """The program could not reach `addr`: make it reachable, (0, 0); or say what signal it
+        gets.
 
         `access` is one of ACCESS_*, `signo` what the platform reported: SIGBUS for a page that is
         mapped but lies beyond the end of its file.
@@ -83,8 +85,8 @@ class MmPages(MmState):
         return 0, 0
 
     def make_present(self, index: int, addr: int, write: bool) -> None:
-        """Make the page at `addr`, in VMA number `index`, reachable as its VMA says, and ready to be
-        written if `write`. The caller has checked the VMA's rights. EFAULT beyond the end of the
+        """Make the page at `addr`, in VMA number `index`, reachable as its VMA says, and ready to
+        be written if `write`. The caller has checked the VMA's rights. EFAULT beyond the end of the
         file, ENOMEM at the limit."""
         tight = self.memory_file.tight
         try:
@@ -249,7 +251,8 @@ class MmPages(MmState):
     # Copy-on-write.
 
     def _unshare(self, vma: Vma, piece: Piece, start: int, end: int, addr: int, run: int) -> None:
-        """Make the page at `addr` of `piece`, which is mapped read-only in [start, end), writable."""
+        """Make the page at `addr` of `piece`, which is mapped read-only in [start, end),
+        writable."""
         self.forget_ranges()
         source = piece.source
         run_start, run_end = max(start, addr & -run), min(end, (addr & -run) + run)

@@ -94,8 +94,8 @@ class MmState:
         self.membarrier = 0
         """What the process has registered for, membarrier(2)."""
 
-        # The range that was last read and the one that was last written from the kernel: both lie in
-        # one piece of the memory file that allows it. Empty after any change to VMAs or pages.
+        # The range that was last read and the one that was last written from the kernel: both lie
+        # in one piece of the memory file that allows it. Empty after any change to VMAs or pages.
         self._read_start = self._read_end = self._read_delta = 0
         self._write_start = self._write_end = self._write_delta = 0
         # Search for the highest gap: none above `gap_addr` has more than `gap_hole` bytes.
@@ -114,7 +114,8 @@ class MmState:
         return any(task.running and task.mm is self for task in kernel.tasks.values())
 
     def settle(self) -> None:
-        """When this returns, no program can reach what was unmapped, or write what was protected."""
+        """When this returns, no program can reach what was unmapped, or write what was
+        protected."""
         if self.others_running():
             self.address_space.sync()
 

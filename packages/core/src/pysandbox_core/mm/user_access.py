@@ -1,11 +1,12 @@
 """Access to user memory from the kernel: what copy_from_user and copy_to_user are in Linux.
 
-Interface: an address comes from the program and may be anything; EFAULT says that the program may not
-reach it. Every read copies, once: what was checked is what is used, whatever other threads write
-meanwhile. Values that are passed to `write` and `pack` are the kernel's.
+Interface: an address comes from the program and may be anything; EFAULT says that the program may
+not reach it. Every read copies, once: what was checked is what is used, whatever other threads
+write meanwhile. Values that are passed to `write` and `pack` are the kernel's.
 
-Memory that is frames of the memory file is read as a slice of this process's mapping of it. Pages of
-host files are read with pread: a mapping would end this process with SIGBUS when the file is truncated.
+Memory that is frames of the memory file is read as a slice of this process's mapping of it. Pages
+of host files are read with pread: a mapping would end this process with SIGBUS when the file is
+truncated.
 
 Linux: lib/usercopy.c, mm/maccess.c, lib/iov_iter.c.
 """
@@ -134,8 +135,8 @@ class MmAccess(MmPages):
 
     def views(self, addr: int, n: int, *, write: bool) -> list[memoryview]:
         """The memory at `addr` itself, as much of the `n` bytes as can be reached and is frames of
-        the memory file, in at most 64 pieces. Use them at once: the next change to the address space
-        makes them somebody else's."""
+        the memory file, in at most 64 pieces. Use them at once: the next change to the address
+        space makes them somebody else's."""
         found: list[memoryview] = []
         while n > 0 and len(found) < _VIEWS_MAX:
             try:
@@ -230,8 +231,8 @@ class MmAccess(MmPages):
     # Strings.
 
     def read_cstring(self, addr: int, limit: int) -> bytes:
-        """The NUL-terminated string at `addr`, without the NUL. ENAMETOOLONG if there is none in the
-        first `limit` bytes; EFAULT"""
+        """The NUL-terminated string at `addr`, without the NUL. ENAMETOOLONG if there is none in
+        the first `limit` bytes; EFAULT"""
         parts = []
         chunk = _STRING_CHUNK
         while limit > 0:
@@ -254,8 +255,8 @@ class MmAccess(MmPages):
 
     def read_string_array(self, addr: int, budget: int) -> list[bytes]:
         """The strings of the NULL-terminated array of pointers at `addr` (argv, envp); none if
-        `addr` is NULL. E2BIG if strings and pointers take more than `budget` bytes, or one string more
-        than MAX_ARG_STRLEN; EFAULT"""
+        `addr` is NULL. E2BIG if strings and pointers take more than `budget` bytes, or one string
+        more than MAX_ARG_STRLEN; EFAULT"""
         found: list[bytes] = []
         if addr == 0:
             return found
@@ -296,9 +297,9 @@ class MmAccess(MmPages):
         return Source(self, addr, length, ranges)  # type: ignore[arg-type]
 
     def read_iov(self, iov_addr: int, iovcnt: int, *, check: bool = True) -> list[tuple[int, int]]:
-        """The array of `iovcnt` struct iovec at `iov_addr`, last first, cut off at MAX_RW_COUNT bytes
-        in all. EINVAL for a bad count or a negative length; EFAULT, also, with `check`, for a range
-        that leaves user space."""
+        """The array of `iovcnt` struct iovec at `iov_addr`, last first, cut off at MAX_RW_COUNT
+        bytes in all. EINVAL for a bad count or a negative length; EFAULT, also, with `check`, for a
+        range that leaves user space."""
         if not 0 <= iovcnt <= UIO_MAXIOV:
             raise LinuxError(EINVAL)
         words = memoryview(self.read(iov_addr, 16 * iovcnt)).cast("Q")
@@ -350,8 +351,8 @@ def _read_file(mappable: Mappable, offset: int, size: int) -> bytes:
 
 
 def _write_file(mappable: Mappable, offset: int, data: memoryview) -> bool:
-    """Change bytes of a host file that is mapped shared; False beyond its end. What falls behind the
-    end in its last page is lost, as it is in Linux."""
+    """Change bytes of a host file that is mapped shared; False beyond its end. What falls behind
+    the end in its last page is lost, as it is in Linux."""
     size = mappable.size
     if offset + len(data) > (size + PAGE_SIZE - 1) & -PAGE_SIZE:
         return False

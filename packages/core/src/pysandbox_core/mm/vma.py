@@ -1,8 +1,8 @@
 """Vma: what a virtual memory area is besides its range; the values of a memory manager's `vmas`.
 
 Interface: immutable; a change makes another one (`_replace`). Equal ones that touch merge, which is
-what decides how /proc/PID/maps looks. Nothing in a Vma depends on where its range starts: `delta` is
-the file offset less the address.
+what decides how /proc/PID/maps looks. Nothing in a Vma depends on where its range starts: `delta`
+is the file offset less the address.
 
 Linux: struct vm_area_struct.
 """
@@ -47,12 +47,13 @@ HOST_PROT: Final = tuple(
     for cow in (False, True)
     for prot in range(8)
 )
-"""What the platform is told, by `prot + 8 * cow`. The processor has no page that can be written or run
-but not read; one that is to be copied before it is written is mapped without PROT_WRITE."""
+"""What the platform is told, by `prot + 8 * cow`. The processor has no page that can be written or
+run but not read; one that is to be copied before it is written is mapped without PROT_WRITE."""
 
 
 class Backing:
-    """An open file that is mapped: keeps it and its pages alive for the address spaces that use it."""
+    """An open file that is mapped: keeps it and its pages alive for the address spaces that use
+    it."""
 
     __slots__ = ("file", "mappable", "refs")
 
@@ -90,6 +91,7 @@ class Piece(NamedTuple):
     source: Mappable | None
     """The file whose pages they are; None for private copies and private anonymous memory."""
     delta: int
-    """Offset less address: in the host file if that is what `source` maps, else in the memory file."""
+    """Offset less address: in the host file if that is what `source` maps, else in the memory
+    file."""
     cow: bool
     """Not to be written before they are copied, or found to have no other owner."""

@@ -1,7 +1,7 @@
 """membarrier(2)
 
-Other threads are made to pass through the kernel, which is a barrier on every processor, by stopping
-them all for a moment.
+Other threads are made to pass through the kernel, which is a barrier on every processor, by
+stopping them all for a moment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """mlock(2), mlock2(2), munlock(2), mlockall(2), munlockall(2)
 
-Locked memory is made present and counted against RLIMIT_MEMLOCK. Nothing is ever swapped out here, so
-that is all there is to it.
+Locked memory is made present and counted against RLIMIT_MEMLOCK. Nothing is ever swapped out here,
+so that is all there is to it.
 """
 
 from __future__ import annotations

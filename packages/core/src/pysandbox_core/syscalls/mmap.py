@@ -57,8 +57,8 @@ def mmap(
 
     Errors, first match wins: EINVAL `offset` not on a page; EBADF; EINVAL MAP_HUGETLB of a file,
     `length` 0; ENOMEM huge pages, length, number of mappings, no room; EINVAL, EPERM `addr` with
-    MAP_FIXED; EEXIST; EPERM, EAGAIN locked memory; EOVERFLOW; EINVAL type; EOPNOTSUPP; EACCES, EPERM,
-    ENODEV the file; ENOMEM limits.
+    MAP_FIXED; EEXIST; EPERM, EAGAIN locked memory; EOVERFLOW; EINVAL type; EOPNOTSUPP; EACCES,
+    EPERM, ENODEV the file; ENOMEM limits.
     """
     if offset % PAGE_SIZE:
         raise LinuxError(EINVAL)
