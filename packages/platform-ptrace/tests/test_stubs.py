@@ -16,7 +16,7 @@ from pysandbox_platform.conformance import Guest
 from pysandbox_platform.conformance import code_amd64 as asm
 from pysandbox_platform.conformance.kit import CODE, DATA
 from pysandbox_platform.registers_amd64 import EFLAGS, NREGS, RAX, REGISTER_NAMES, RIP
-from pysandbox_platform.types import PAGE_SIZE, STOP_KILLED
+from pysandbox_platform.types import PAGE_SIZE, STOP_KILLED, PlatformError
 from pysandbox_ptrace._native import lib
 from pysandbox_ptrace.platform import PtraceAddressSpace, PtraceContext, PtracePlatform
 
@@ -318,6 +318,25 @@ def test_a_fork_of_the_sentry_leaves_the_stubs_alone() -> None:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     guest.run_to_syscall(context, space)
+    platform.close()
+    guest.close()
+
+
+def test_killed_master() -> None:
+    """The process that new stubs are cloned from: an error, where a new one is needed."""
+    platform = PtracePlatform()
+    guest = Guest(platform)
+    listed = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    masters = [int(pid) for pid in listed.split() if status(int(pid), "Name") == "pysandbox-stub"]
+    old = stopped(guest, asm.forever(asm.SYSCALL))
+    for master in masters:
+        os.kill(master, signal.SIGKILL)
+    guest.run_to_syscall(*old)
+    for _ in range(2):
+        context = guest.context()
+        with pytest.raises(PlatformError, match="the first stub process was killed"):
+            guest.run(context, guest.space(asm.SYSCALL))
+    guest.run_to_syscall(*old)
     platform.close()
     guest.close()
 

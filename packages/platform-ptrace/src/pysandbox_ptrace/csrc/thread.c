@@ -106,7 +106,17 @@ bool thread_take_status(pt_thread *t, int *status)
     return true;
 }
 
-/* Waits for one status of this thread; for a parked one by waiting for all, see below. */
+/*
+ * The first thread of a process runs contexts only while it is the only one: its exit is reported
+ * after all others', so waiting for it alone would not notice that the process was killed. Beside
+ * others it stays stopped, where it is of use for whatever is to be injected.
+ */
+bool thread_is_parked(const pt_thread *t)
+{
+    return t->tid == t->space->pid && t->space->nthreads > 1;
+}
+
+/* Waits for one status of this thread; -ESRCH when its process is found dead and was reaped. */
 int thread_wait(pt_thread *t, int *status)
 {
     pt_space *s = t->space;
@@ -173,16 +183,6 @@ int thread_take(pt_space *s, pt_thread **taken)
     return *taken ? 0 : pt_fail(s->platform, -ENOMEM, "out of memory");
 }
 
-/*
- * The first thread of a process runs contexts only while it is the only one: its exit is reported
- * after all others', so waiting for it alone would not notice that the process was killed. Beside
- * others it stays stopped, where it is of use for whatever is to be injected.
- */
-bool thread_is_parked(const pt_thread *t)
-{
-    return t->tid == t->space->pid && t->space->nthreads > 1;
-}
-
 void thread_give(pt_thread *t)
 {
     t->context = NULL;
@@ -232,13 +232,11 @@ int thread_return(pt_thread *t)
     pt_ctx *c = t->context;
     if (!c || c->state != PT_RUNNING)
         return 0;
-    if (c->interrupt) {
-        memcpy(c->view.regs, &t->regs, sizeof c->view.regs);
-        context_ready(c, PT_STOP_INTERRUPTED);
-        return 0;
-    }
     memcpy(c->view.regs, &t->regs, sizeof c->view.regs);
-    return context_continue(c);
+    if (!c->interrupt)
+        return context_continue(c);
+    context_ready(c, PT_STOP_INTERRUPTED);
+    return 0;
 }
 
 int space_start(pt_space *s)
@@ -247,7 +245,11 @@ int space_start(pt_space *s)
     if (s->pid || s->dying)
         return 0;
     pid_t pid = 0;
-    int error = inject_clone(p->master, PT_CLONE_PROCESS, &pid);
+    int error = -ESRCH;
+    if (!p->master_space.dying)
+        error = inject_clone(p->master, PT_CLONE_PROCESS, &pid);
+    if (error == -ESRCH)        /* no stop of a context: nothing can be started any more */
+        return pt_fail(p, -ECHILD, "the first stub process was killed from outside");
     if (error)
         return pt_fail(p, error, "a new stub process: %s", strerror(-error));
     s->pid = pid;
