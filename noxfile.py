@@ -90,9 +90,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write docs/compatibility.md anew from the declarations, and check the links between pages."""
+    """Write the compatibility tables anew from the declarations; check links between pages."""
     install_packages(session)
-    session.run("python", "-m", "pysandbox_core.compat", "docs/compatibility.md")
+    session.run("python", "-m", "pysandbox_core.compat", ".")
     session.run("python", "docs/check_links.py", *[str(path) for path in _pages()])
 
 

@@ -1,14 +1,15 @@
 """The compatibility table: every system call of x86-64 and what the kernel makes of it.
 
-`python -m pysandbox_core.compat [FILE]` writes it as Markdown; docs/compatibility.md is its output,
-and a test says so when it is out of date. All of it comes from the declarations: nothing is written
-twice.
+`python -m pysandbox_core.compat` prints it as Markdown; given the root of the repository it writes
+docs/compatibility.md and the summary in README.md, and a test says so when they are out of date.
+All of it comes from the declarations: nothing is written twice.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from pysandbox_core import syscalls  # noqa: F401  # importing it declares them
@@ -28,6 +29,9 @@ always fail with the errno named, for the reason given; so do *unknown* ones, wi
 | number | call | answer | note |
 | ---: | --- | --- | --- |
 """
+
+START_MARK = "<!-- compatibility: written by `nox -s docs` -->"
+END_MARK = "<!-- end of compatibility -->"
 
 
 class Row(NamedTuple):
@@ -71,12 +75,35 @@ def markdown() -> str:
     )
 
 
+def summary() -> str:
+    """The short form: how many, and which are refused."""
+    table = rows()
+    refused: dict[str, list[str]] = {}
+    for row in table:
+        if row.answer != "implemented":
+            refused.setdefault(row.answer.removeprefix("refused: "), []).append(f"`{row.name}`")
+    implemented = sum(row.answer == "implemented" for row in table)
+    text = f"{implemented} of x86-64's {len(table)} system calls are implemented. "
+    text += "The others have a documented answer:\n\n"
+    return text + "".join(
+        f"- {answer}: {', '.join(refused[answer])}\n" for answer in sorted(refused)
+    )
+
+
+def with_summary(page: str) -> str:
+    """README.md with the summary of now between its two marks."""
+    start = page.index(START_MARK) + len(START_MARK)
+    return page[:start] + "\n" + summary() + page[page.index(END_MARK) :]
+
+
 def main() -> None:
-    if len(sys.argv) > 1:
-        with open(sys.argv[1], "w", encoding="utf-8") as file:
-            file.write(markdown())
-    else:
+    if len(sys.argv) == 1:
         sys.stdout.write(markdown())
+        return
+    root = Path(sys.argv[1])
+    (root / "docs" / "compatibility.md").write_text(markdown(), encoding="utf-8")
+    readme = root / "README.md"
+    readme.write_text(with_summary(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
