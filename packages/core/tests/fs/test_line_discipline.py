@@ -71,7 +71,7 @@ class FakeWire:
         self.stopped = stopped
 
 
-def settings_of(**fields: int) -> Termios:
+def settings_of(**fields: int | bytes) -> Termios:
     """The usual settings, changed."""
     new = Termios()
     for name, value in fields.items():
@@ -115,7 +115,7 @@ class HostPty:
         select.select([self.slave], [], [], 0)
 
     def reads(self) -> list[bytes]:
-        found = []
+        found: list[bytes] = []
         while True:
             try:
                 data = os.read(self.slave, 100)

@@ -297,9 +297,7 @@ class Pty(Tty):
                     break
                 continue
             try:
-                if file.flags & os.O_NONBLOCK:
-                    raise LinuxError(EAGAIN)
-                self.wait(task, file, POLLOUT)
+                file.wait(task, POLLOUT)
             except LinuxError:
                 if total:
                     return total

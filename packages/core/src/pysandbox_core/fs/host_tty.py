@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from errno import EAGAIN, EIO
+from errno import EIO
 from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl, ioctl
 from stat import S_IFCHR
 from typing import TYPE_CHECKING
@@ -138,9 +138,7 @@ class HostTty(Tty):
             if count or not data:
                 continue
             try:
-                if file.flags & os.O_NONBLOCK:
-                    raise LinuxError(EAGAIN)
-                self.wait(task, file, POLLOUT)
+                file.wait(task, POLLOUT)
             except LinuxError:
                 if total:
                     break
@@ -158,10 +156,9 @@ class HostTty(Tty):
         except OSError as error:
             raise LinuxError(error.errno or EIO) from None
 
-    def wait(self, task: Task, file: TtyFile, events: int, deadline_ns: int | None = None) -> bool:
+    def arm(self, file: TtyFile, events: int) -> None:
         assert isinstance(file, HostTtyFile)
-        queue = self.kernel.reactor.watch(file.host_fd, events)
-        return task.block((queue, self.queue), deadline_ns)
+        self.kernel.reactor.watch(file.host_fd, events).add(file)
 
     def poll(self, file: TtyFile) -> int:
         """Whoever polls may wait next: see that the file's queue is woken."""
@@ -170,7 +167,7 @@ class HostTty(Tty):
         ready = host_poll(file.host_fd, POLLIN | POLLOUT)
         missing = wanted & ~ready
         if missing and not ready & (POLLERR | POLLHUP):
-            file.queue = self.kernel.reactor.watch(file.host_fd, missing)
+            self.arm(file, missing)
         return ready | (ready & POLLIN) << 6 | (ready & POLLOUT) << 6
 
     # Settings: the host's, within limits.
@@ -237,6 +234,10 @@ class HostTtyFile(TtyFile):
         self.host_fd = host_fd
         self.nonblocking = nonblocking
         """`host_fd` has O_NONBLOCK, which nobody else sees."""
+
+    def notify(self, events: int) -> None:
+        """The reactor has news of `host_fd`."""
+        self.queue.wake(events)
 
     def release(self) -> None:
         super().release()

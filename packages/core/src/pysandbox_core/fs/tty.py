@@ -64,7 +64,6 @@ from pysandbox_core.waiting import (
     POLLOUT,
     POLLRDNORM,
     POLLWRNORM,
-    WaitQueue,
 )
 
 if TYPE_CHECKING:
@@ -100,8 +99,6 @@ class Tty:
         self.exclusive = False
         """TIOCEXCL"""
         self.hung_up = False
-        self.queue = WaitQueue()
-        """Woken when reading or writing may have become possible."""
         self.files: dict[TtyFile, None] = {}
 
     # What a kind of terminal has of its own.
@@ -130,9 +127,8 @@ class Tty:
     def poll(self, file: TtyFile) -> int:
         raise NotImplementedError
 
-    def wait(self, task: Task, file: TtyFile, events: int, deadline_ns: int | None = None) -> bool:
-        """Block until one of `events` may be there; see waiting.block."""
-        return task.block(self.queue, deadline_ns)
+    def arm(self, file: TtyFile, events: int) -> None:
+        """Somebody waits for `events`, or may do so next: see that `file.queue` is woken."""
 
     def get_termios(self) -> Termios:
         raise NotImplementedError
@@ -185,9 +181,7 @@ class Tty:
             if self.hung_up or (deadline_ns is not None and monotonic_ns() >= deadline_ns):
                 break
             try:
-                if file.flags & os.O_NONBLOCK:
-                    raise LinuxError(EAGAIN)
-                self.wait(task, file, POLLIN, deadline_ns)
+                file.wait(task, POLLIN, deadline_ns)
             except LinuxError:
                 if total:
                     break
@@ -271,8 +265,7 @@ class Tty:
         self.wake()
 
     def wake(self, events: int = 0xFFFF) -> None:
-        """Tell everybody who waits for it, through whichever file."""
-        self.queue.wake(events)
+        """Reading or writing may have become possible: tell whoever waits, through any file."""
         for file in tuple(self.files):
             file.queue.wake(events)
 
@@ -305,6 +298,13 @@ class TtyFile(FileDescription):
         if self.tty.hung_up:
             raise LinuxError(EIO)
         return self.tty.write(task, self, source)
+
+    def wait(self, task: Task, events: int, deadline_ns: int | None = None) -> bool:
+        """Block until one of `events` may be there, see waiting.block. EAGAIN with O_NONBLOCK"""
+        self.tty.arm(self, events)
+        if self.flags & os.O_NONBLOCK:
+            raise LinuxError(EAGAIN)
+        return task.block(self.queue, deadline_ns)
 
     def poll(self) -> int:
         return HUNG_UP_EVENTS if self.tty.hung_up else self.tty.poll(self)
