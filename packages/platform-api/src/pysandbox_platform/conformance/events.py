@@ -64,6 +64,22 @@ class EventTests(PlatformTests):
         guest.set_word(flag, 1)
         guest.run_to_syscall(context, space)
 
+    def test_processor_time(self, guest: Guest) -> None:
+        """What a context has used never shrinks, not even in another space; without running it
+        uses none."""
+        other = guest.context()
+        assert other.cpu_time_ns() == 0
+        context, offset = self.spinner(guest)
+        while guest.word(offset) < 1_000_000:
+            guest.platform.wait(MS)
+        context.interrupt()
+        assert guest.next_stop() is context
+        used_ns = context.cpu_time_ns()
+        context.regs[reg.RIP] = CODE
+        guest.run_to_syscall(context, guest.space(asm.SYSCALL))
+        assert context.cpu_time_ns() >= used_ns
+        assert other.cpu_time_ns() == 0
+
     def test_interrupt_of_a_stopped_context_is_nothing(self, guest: Guest) -> None:
         space = guest.space(asm.forever(asm.SYSCALL))
         context = guest.run_to_syscall(guest.context(), space)
