@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pysandbox_core.waiting import WaitQueue
+from pysandbox_core.waiting import Waiter, WaitQueue
 
 
 class Reactor:
@@ -54,6 +54,12 @@ class Reactor:
             self._epoll.modify(host_fd, armed | events | select.EPOLLONESHOT)
         self._armed[host_fd] = armed | events
         return queue
+
+    def unwatch(self, host_fd: int, waiter: Waiter) -> None:
+        """`waiter` no longer wants to know of `host_fd`. Not standing in its queue is no error."""
+        queue = self._queues.get(host_fd)
+        if queue is not None:
+            queue.remove(waiter)
 
     def forget(self, host_fd: int) -> None:
         """Stop watching `host_fd`, before it is closed. Not being watched is no error."""

@@ -8,8 +8,9 @@ files, terminals, sockets, /dev/null. They are shared with the caller, so
   asked not to wait (RWF_NOWAIT) where the host can do that, in case somebody else was faster;
 - a wait goes through the kernel's reactor. Regular files are always ready and never get that far.
 
-`queue` is the reactor's own queue of the descriptor. It must be armed before it wakes anybody,
-which `poll` does for every event that is not there yet; whoever waits has asked `poll` before.
+The reactor has one queue for a descriptor; each file over it stands in that queue and passes the news on
+to its own, which whoever waits (epoll above all) may have joined long before. The reactor tells once
+for each time it is asked, so `poll` asks for every event that is not there yet.
 """
 
 from __future__ import annotations
@@ -128,6 +129,9 @@ class HostStream(FileDescription):
             return False
         return True
 
+    def release(self) -> None:
+        self.kernel.reactor.unwatch(self.host_fd, self)
+
     def describe(self) -> bytes:
         try:
             name = os.fsencode(os.readlink(f"/proc/self/fd/{self.host_fd}"))
@@ -230,16 +234,23 @@ class HostStream(FileDescription):
     def _wait(self, task: Task, events: int) -> None:
         """Block until one of `events` may be there; EAGAIN with O_NONBLOCK. The queue is armed
         either way: a program that gets EAGAIN waits with epoll next."""
-        self.queue = queue = self.kernel.reactor.watch(self.host_fd, events)
+        self._arm(events)
         if self.flags & os.O_NONBLOCK:
             raise LinuxError(EAGAIN)
-        task.block(queue)
+        task.block(self.queue)
+
+    def _arm(self, events: int) -> None:
+        self.kernel.reactor.watch(self.host_fd, events).add(self)
+
+    def notify(self, events: int) -> None:
+        """The reactor has news of the descriptor."""
+        self.queue.wake(events)
 
     def poll(self) -> int:
         ready = host_poll(self.host_fd, POLLIN | POLLOUT)
         missing = self._wanted() & ~ready
         if missing and not ready & (POLLERR | POLLHUP) and not self.is_seekable:
-            self.queue = self.kernel.reactor.watch(self.host_fd, missing)
+            self._arm(missing)
         return ready | (ready & POLLIN) << 6 | (ready & POLLOUT) << 6
 
     def _wanted(self) -> int:
