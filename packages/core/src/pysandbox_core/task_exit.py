@@ -23,6 +23,7 @@ from pysandbox_core.abi.signal import (
     CLD_KILLED,
     NSIG,
     SA_NOCLDWAIT,
+    SI_USER,
     SIG_IGN,
     SIGCHLD,
 )
@@ -178,11 +179,9 @@ def _leave_children(task: Task, last: bool) -> None:
         if child.parent_task is not task and not last:
             continue
         child.parent_task = heir
-        for thread in child.tasks:
-            if thread.pdeath_signal:
-                task_signals.send(thread, thread.pdeath_signal, SigInfo.user(
-                    thread.pdeath_signal, 0, group.pid, task.creds.uid,
-                ))  # fmt: skip
+        for signo in [thread.pdeath_signal for thread in child.tasks if thread.pdeath_signal]:
+            info = SigInfo.user(signo, SI_USER, group.pid, task.creds.uid)
+            task_signals.send(child, signo, info)
         if reaper is group:
             continue
         del group.children[child.pid]
