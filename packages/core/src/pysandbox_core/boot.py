@@ -7,7 +7,7 @@ LinuxError of execve(2).
 
 from __future__ import annotations
 
-from errno import ENOSYS
+from errno import EACCES, ENOENT, ENOSYS, ENOTDIR
 from typing import TYPE_CHECKING
 
 from pysandbox_core import syscalls as _declares_them_all  # noqa: F401
@@ -42,8 +42,9 @@ def boot(kernel: Kernel) -> None:
     kernel.table = build_table()
 
 
-def spawn(kernel: Kernel, spec: ProcessSpec, path: bytes) -> ThreadGroup:
-    """Start the program at `path` as `spec` says, as a child of process 1 and in a session of its own.
+def spawn(kernel: Kernel, spec: ProcessSpec, paths: list[bytes]) -> ThreadGroup:
+    """Start the first program that is at one of `paths`, as `spec` says, as a child of process 1 and
+    in a session of its own.
 
     It is an empty process that executes the program, so that execve(2) is the only way in. Errors:
     those of execve(2); InvalidOptionError if the working directory is required and can't be entered.
@@ -66,12 +67,27 @@ def spawn(kernel: Kernel, spec: ProcessSpec, path: bytes) -> ThreadGroup:
             from pysandbox_core.fs.host_tty import attach
 
             attach(task, task.files)
-        task_exec.start_first(task, path, spec.argv, spec.env)
+        execute_first_of(task, paths, spec)
     except BaseException:
         task_exit.exit_task(task)
         raise
     task_clone.start(task)
     return task.group
+
+
+def execute_first_of(task: Task, paths: list[bytes], spec: ProcessSpec) -> None:
+    """As execvp(3) does it: a file that may not be executed counts only if no other is found."""
+    failure = LinuxError(ENOENT)
+    for path in paths:
+        try:
+            task_exec.start_first(task, path, spec.argv, spec.env)
+            return
+        except LinuxError as error:
+            if error.errno not in (ENOENT, ENOTDIR):
+                failure = error
+            if error.errno not in (ENOENT, ENOTDIR, EACCES):
+                break
+    raise failure
 
 
 def enter_directory(task: Task, spec: ProcessSpec) -> None:

@@ -16,7 +16,7 @@ import os
 import select
 import signal
 from contextlib import suppress
-from errno import EACCES, ENOENT, ENOTDIR
+from errno import ENOENT
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -96,23 +96,17 @@ class Sentry:
         Errors: CommandNotFoundError, CommandNotExecutableError, SandboxError.
         """
         name = spec.argv[0]
-        failure = ENOENT
-        for path in candidates(spec):
-            try:
-                group = boot.spawn(self.kernel, spec, path)
-            except LinuxError as error:
-                # as execvp(3): a file that can't be executed counts only if no other is found
-                if error.errno not in (ENOENT, ENOTDIR):
-                    failure = error.errno
-                if error.errno not in (ENOENT, ENOTDIR, EACCES):
-                    break
-                continue
-            group.on_exit = on_exit
-            return group
-        if failure == ENOENT:
+        try:
+            group = boot.spawn(self.kernel, spec, candidates(spec))
+        except LinuxError as error:
+            if error.errno != ENOENT:
+                raise CommandNotExecutableError(
+                    f"{show(name)}: can't be executed: {os.strerror(error.errno)}"
+                ) from None
             where = "no such file in the sandbox" if b"/" in name else "not in the sandbox's PATH"
-            raise CommandNotFoundError(f"{show(name)}: command not found ({where})")
-        raise CommandNotExecutableError(f"{show(name)}: can't be executed: {os.strerror(failure)}")
+            raise CommandNotFoundError(f"{show(name)}: command not found ({where})") from None
+        group.on_exit = on_exit
+        return group
 
     def run(self) -> None:
         """Carry the kernel until it is stopped. KernelFailureError if it fails."""
@@ -229,8 +223,8 @@ def _run_to_end(
 
 
 def suspend(signo: int) -> None:
-    """The program was stopped (^Z): stop with it, and the front too, so that the caller's shell goes
-    on. Its SIGCONT is forwarded like any other signal."""
+    """The program was stopped (^Z): stop with it, and the front too, so that the caller's shell
+    goes on. Its SIGCONT is forwarded like any other signal."""
     os.kill(os.getppid(), signal.SIGSTOP)
     os.kill(os.getpid(), signal.SIGSTOP)
 
