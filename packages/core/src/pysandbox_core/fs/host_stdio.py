@@ -8,9 +8,9 @@ files, terminals, sockets, /dev/null. They are shared with the caller, so
   asked not to wait (RWF_NOWAIT) where the host can do that, in case somebody else was faster;
 - a wait goes through the kernel's reactor. Regular files are always ready and never get that far.
 
-The reactor has one queue for a descriptor; each file over it stands in that queue and passes the news on
-to its own, which whoever waits (epoll above all) may have joined long before. The reactor tells once
-for each time it is asked, so `poll` asks for every event that is not there yet.
+The reactor has one queue for a descriptor; each file over it stands in that queue and passes the
+news on to its own, which whoever waits (epoll above all) may have joined long before. The reactor
+tells once for each time it is asked, so `poll` asks for every event that is not there yet.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pysandbox_core.fs.proc.cpus import Cpus
 from pysandbox_core.fs.pseudo import PseudoDirectory, PseudoFs
 
 if TYPE_CHECKING:
+    from pysandbox_core.fs.proc.init import InitDirectory
     from pysandbox_core.fs.proc.namespaces import NamespaceInode
     from pysandbox_core.fs.proc.net import NetDirectory
     from pysandbox_core.fs.proc.process import ProcessDirectory
@@ -34,6 +35,7 @@ class ProcFs(PseudoFs):
     load: LoadAverage
     net: NetDirectory
     """/proc/PID/net, the same for all."""
+    init_directory: InitDirectory
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, PROC_SUPER_MAGIC, blksize=1024)
@@ -87,6 +89,8 @@ class RootDirectory(PseudoDirectory):
         inode = self.children.get(name)
         if inode is not None or not name[:1].isdigit():
             return inode
+        if name == b"%d" % self._proc.kernel.init.pid:
+            return self._proc.init_directory
         found = self._proc.find_task(name)
         if found is None:
             return None
@@ -106,7 +110,7 @@ class RootDirectory(PseudoDirectory):
         processes = [
             DirEntry(b"%d" % pid, (pid << INO_SHIFT) + 1, S_IFDIR)
             for pid in sorted(kernel.groups)
-            if pid in kernel.tasks
+            if pid in kernel.tasks or pid == kernel.init.pid
         ]
         return super().entries(task) + processes
 

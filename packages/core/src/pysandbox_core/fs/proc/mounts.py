@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pysandbox_core.fs.mount import Mount
+    from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task
 
 
@@ -24,12 +25,9 @@ def escape(text: bytes) -> bytes:
     return text
 
 
-def visible(target: Task) -> Iterator[tuple[Mount, bytes]]:
-    """Every mount that is below the root of `target`, and where it is from there."""
-    if target.exited:
-        return
-    root = target.fs.root
-    for mount in target.kernel.mounts.all():
+def visible(kernel: Kernel, root: Path) -> Iterator[tuple[Mount, bytes]]:
+    """Every mount that is below `root`, and where it is from there."""
+    for mount in kernel.mounts.all():
         if mount.parent is None:
             point = Path(mount, mount.root)
         else:
@@ -48,21 +46,31 @@ def _options(mount: Mount, names: bytes) -> bytes:
 
 
 def mounts(reader: Task, target: Task, whole: bool) -> bytes:
-    """/proc/PID/mounts, as fstab(5) has it."""
+    """/proc/PID/mounts"""
+    return b"" if target.exited else mounts_text(target.kernel, target.fs.root)
+
+
+def mounts_text(kernel: Kernel, root: Path) -> bytes:
+    """Lines as fstab(5) has them."""
     return b"".join(
         b"%s %s %s %s 0 0\n"
         % (
             escape(mount.source or b"none"), escape(where), mount.fs.type_name,
             _options(mount, mount.option_names()),
         )
-        for mount, where in visible(target)
+        for mount, where in visible(kernel, root)
     )  # fmt: skip
 
 
 def mountinfo(reader: Task, target: Task, whole: bool) -> bytes:
-    """/proc/PID/mountinfo. proc_pid_mountinfo(5)"""
+    """/proc/PID/mountinfo"""
+    return b"" if target.exited else mountinfo_text(target.kernel, target.fs.root)
+
+
+def mountinfo_text(kernel: Kernel, root: Path) -> bytes:
+    """Lines of proc_pid_mountinfo(5)."""
     lines = []
-    for mount, where in visible(target):
+    for mount, where in visible(kernel, root):
         dev = mount.fs.dev
         parent = 1 if mount.parent is None else mount.parent.id
         inside = _root_inside(mount)
@@ -91,8 +99,10 @@ def _root_inside(mount: Mount) -> bytes:
 
 def mountstats(reader: Task, target: Task, whole: bool) -> bytes:
     """/proc/PID/mountstats"""
+    if target.exited:
+        return b""
     return b"".join(
         b"device %s mounted on %s with fstype %s\n"
         % (escape(mount.source or b"none"), escape(where), mount.fs.type_name)
-        for mount, where in visible(target)
+        for mount, where in visible(target.kernel, target.fs.root)
     )

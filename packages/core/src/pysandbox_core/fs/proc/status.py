@@ -24,6 +24,7 @@ from pysandbox_core.fs.tty import controlling_tty
 from pysandbox_core.limits import INFINITY, NAMES
 
 if TYPE_CHECKING:
+    from pysandbox_core.limits import ResourceLimits
     from pysandbox_core.task import Task
 
 STATE_NAMES = {
@@ -253,9 +254,14 @@ def _device_number(rdev: int) -> int:
 
 def limits(reader: Task, target: Task, whole: bool) -> bytes:
     """/proc/PID/limits"""
+    return limits_text(target.group.limits)
+
+
+def limits_text(limits: ResourceLimits) -> bytes:
+    """A table of all limits."""
     lines = [b"%-25s %-20s %-20s %-10s\n" % (b"Limit", b"Soft Limit", b"Hard Limit", b"Units")]
     for name, resource, unit in LIMITS:
-        soft, hard = target.group.limits.get(NAMES.index(resource))
+        soft, hard = limits.get(NAMES.index(resource))
         lines.append(
             b"%-25s %-20s %-20s %-10s\n" % (b"Max " + name, _amount(soft), _amount(hard), unit)
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pysandbox_core.fs.proc.init import InitDirectory
 from pysandbox_core.fs.proc.net import NetDirectory
 from pysandbox_core.fs.proc.sysctl import add_sysctls
 from pysandbox_core.fs.proc.system import add_system_files
@@ -33,6 +34,7 @@ def fill(fs: ProcFs, root: PseudoDirectory) -> None:
     root.add_directory(b"fs")
     root.add_directory(b"tty").add_text(b"drivers", lambda task: TTY_DRIVERS)
     fs.net = NetDirectory(fs)
+    fs.init_directory = InitDirectory(fs)
 
 
 TTY_DRIVERS = b"".join(
