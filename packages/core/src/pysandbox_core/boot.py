@@ -1,8 +1,8 @@
 """Booting: from a configuration and a platform to a kernel that can start processes.
 
-Interface: `boot(kernel)` once, then `spawn` for each process that the user asks for, all on the kernel
-thread. What was asked for and can't be had is a SandboxError; that a program can't be executed is the
-LinuxError of execve(2).
+Interface: `boot(kernel)` once, then `spawn` for each process that the user asks for, all on the
+kernel thread. What was asked for and can't be had is a SandboxError; that a program can't be
+executed is the LinuxError of execve(2).
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ def boot(kernel: Kernel) -> None:
 
 
 def spawn(kernel: Kernel, spec: ProcessSpec, paths: list[bytes]) -> ThreadGroup:
-    """Start the first program that is at one of `paths`, as `spec` says, as a child of process 1 and
-    in a session of its own.
+    """Start the first program that is at one of `paths`, as `spec` says, as a child of process 1
+    and in a session of its own.
 
     It is an empty process that executes the program, so that execve(2) is the only way in. Errors:
-    those of execve(2); InvalidOptionError if the working directory is required and can't be entered.
+    those of execve(2); InvalidOptionError if the working directory is required and can't be
+    entered.
     """
     user = spec.user or kernel.config.user
     creds = Credentials.for_user(user.uid, user.gid, tuple(user.groups))
@@ -120,6 +121,12 @@ def build_table() -> list[Entry]:
 
 
 def _unknown(task: Task, regs: memoryview) -> Result:
+    """A number without a declaration. Of one that is too large Linux sees the low half alone.
+    do_syscall_64()"""
+    number = task.syscall_number & 0xFFFFFFFF
+    if number < TABLE_SIZE <= task.syscall_number:
+        task.syscall_number = number
+        return task.kernel.table[number](task, regs)
     raise LinuxError(ENOSYS)
 
 

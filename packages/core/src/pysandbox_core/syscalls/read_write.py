@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EAGAIN, EINVAL, ENOTSUP, EOVERFLOW, ESPIPE
+from errno import EAGAIN, EBADF, EINVAL, ENOTSUP, EOVERFLOW, ESPIPE
 from typing import TYPE_CHECKING
 
 from pysandbox_core.declare import (
@@ -20,6 +20,7 @@ from pysandbox_core.declare import (
     syscall,
 )
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.file_description import FMODE_READ, FMODE_WRITE
 from pysandbox_core.task import Task
 
 if TYPE_CHECKING:
@@ -59,11 +60,12 @@ def write(task: Task, fd: Fd, buf: UserBuffer, count: Size) -> Result:
 def pread64(task: Task, fd: Fd, buf: UserAddr, count: Size, offset: Loff) -> Result:
     """Read up to `count` bytes at byte `offset`; the position does not move. pread(2)
 
-    Errors, first match wins: EINVAL offset < 0; EBADF; ESPIPE not seekable; EFAULT.
+    Errors, first match wins: EINVAL offset < 0; EBADF not open; ESPIPE not seekable; EBADF not
+    readable; EFAULT.
     """
     if offset < 0:
         raise LinuxError(EINVAL)  # before the fd is looked up, as Linux does
-    file = positioned(task.files.readable(fd))
+    file = positioned(task.files.get(fd), FMODE_READ)
     return file.read(task, task.mm.sink(buf, count), offset)
 
 
@@ -73,7 +75,7 @@ def pwrite64(task: Task, fd: Fd, buf: UserBuffer, count: Size, offset: Loff) -> 
     Linux does. pwrite(2)"""
     if offset < 0:
         raise LinuxError(EINVAL)
-    file = positioned(task.files.writable(fd))
+    file = positioned(task.files.get(fd), FMODE_WRITE)
     return file.write(task, task.mm.source(buf, count), offset)
 
 
@@ -135,10 +137,13 @@ def lseek(task: Task, fd: Fd, offset: Loff, whence: UInt) -> Result:
     return file.seek(task, offset, whence)
 
 
-def positioned(file: FileDescription) -> FileDescription:
-    """ESPIPE unless a position means something for `file`."""
+def positioned(file: FileDescription, mode: int) -> FileDescription:
+    """ESPIPE unless a position means something for `file`; then EBADF unless it is open for
+    `mode`."""
     if not file.seekable:
         raise LinuxError(ESPIPE)
+    if not file.mode & mode:
+        raise LinuxError(EBADF)
     return file
 
 
@@ -153,9 +158,10 @@ def _position_or_none(pos_l: int) -> int | None:
 
 
 def _read_vector(task: Task, fd: int, iov: int, iovcnt: int, offset: int | None, flags: int) -> int:
-    file = task.files.readable(fd)
-    if offset is not None:
-        positioned(file)
+    if offset is None:
+        file = task.files.readable(fd)
+    else:
+        file = positioned(task.files.get(fd), FMODE_READ)
     sink = task.mm.sink_iov(iov, iovcnt)
     _check_flags(flags, reading=True)
     if flags & RWF_NOWAIT and file.poll() & 0x40 == 0:
@@ -166,9 +172,10 @@ def _read_vector(task: Task, fd: int, iov: int, iovcnt: int, offset: int | None,
 def _write_vector(
     task: Task, fd: int, iov: int, iovcnt: int, offset: int | None, flags: int
 ) -> int:
-    file = task.files.writable(fd)
-    if offset is not None:
-        positioned(file)
+    if offset is None:
+        file = task.files.writable(fd)
+    else:
+        file = positioned(task.files.get(fd), FMODE_WRITE)
     source = task.mm.source_iov(iov, iovcnt)
     _check_flags(flags, reading=False)
     saved = file.flags
