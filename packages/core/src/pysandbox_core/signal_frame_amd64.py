@@ -50,12 +50,21 @@ from pysandbox_platform.registers_amd64 import (
 
 from pysandbox_core import task_signals
 from pysandbox_core.abi.signal import (
+    BUS_ADRALN,
+    FPE_INTDIV,
     MINSIGSTKSZ,
     SA_ONSTACK,
     SA_RESTORER,
+    SI_KERNEL,
+    SIGBUS,
+    SIGFPE,
+    SIGILL,
+    SIGSEGV,
+    SIGTRAP,
     SS_AUTODISARM,
     SS_DISABLE,
     SS_ONSTACK,
+    TRAP_TRACE,
 )
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.signals import NO_ALTSTACK, SIGINFO_SIZE, SigaltStack
@@ -104,6 +113,35 @@ def minimum_stack_size(xstate_size: int) -> int:
     """AT_MINSIGSTKSZ: the most that a frame takes, with its alignment."""
     size = _FRAME_SIZE + 15 + xstate_size + len(_FP_XSTATE_MAGIC2) + _XSTATE_ALIGNMENT - 1
     return size + 15 & ~15
+
+
+# Exception vectors, Intel SDM volume 3, table 6-1.
+_TRAP_DE, _TRAP_DB, _TRAP_BP, _TRAP_UD, _TRAP_GP, _TRAP_PF, _TRAP_AC, _TRAP_XF = (
+    0, 1, 3, 6, 13, 14, 17, 19,
+)  # fmt: skip
+
+
+def note_trap(task: Task, signo: int, code: int, addr: int, error_code: int) -> None:
+    """Keep what the next frames show of an exception: trapno, err and, of a page fault, cr2."""
+    task.trap_number = _trap_number(signo, code)
+    task.trap_error = error_code
+    if task.trap_number == _TRAP_PF:
+        task.trap_addr = addr
+
+
+def _trap_number(signo: int, code: int) -> int:
+    """The exception vector behind a signal."""
+    if signo == SIGSEGV:
+        return _TRAP_GP if code == SI_KERNEL else _TRAP_PF
+    if signo == SIGBUS:
+        return _TRAP_AC if code == BUS_ADRALN else _TRAP_PF
+    if signo == SIGFPE:
+        return _TRAP_DE if code == FPE_INTDIV else _TRAP_XF
+    if signo == SIGILL:
+        return _TRAP_UD
+    if signo == SIGTRAP:
+        return _TRAP_DB if code == TRAP_TRACE else _TRAP_BP
+    return 0
 
 
 def push(task: Task, info: SigInfo, action: SignalAction, mask: int) -> None:

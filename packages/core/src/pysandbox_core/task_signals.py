@@ -23,28 +23,20 @@ from pysandbox_core import signal_frame_amd64 as signal_frame
 from pysandbox_core import task_exit, task_stop
 from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.abi.signal import (
-    BUS_ADRALN,
     DEFAULT_CORE,
     DEFAULT_IGNORE,
     DEFAULT_STOP,
-    FPE_INTDIV,
     SA_NODEFER,
     SA_RESETHAND,
     SA_RESTART,
-    SI_KERNEL,
     SI_USER,
     SIG_DFL,
     SIG_IGN,
-    SIGBUS,
     SIGCONT,
-    SIGFPE,
-    SIGILL,
     SIGKILL,
     SIGRTMIN,
     SIGSEGV,
     SIGSTOP,
-    SIGTRAP,
-    TRAP_TRACE,
     UNBLOCKABLE,
 )
 from pysandbox_core.errors import (
@@ -220,31 +212,8 @@ def force(task: Task, info: SigInfo, *, default: bool = False) -> None:
 def force_fault(task: Task, signo: int, code: int, addr: int, error_code: int = 0) -> None:
     """The program did something it must not: `signo` with `code`, at `addr`. `error_code` is the
     page fault's."""
-    task.trap_number = _trap_number(signo, code)
-    task.trap_error = error_code
-    if task.trap_number == _TRAP_PF:
-        task.trap_addr = addr
+    signal_frame.note_trap(task, signo, code, addr, error_code)
     force(task, SigInfo.fault(signo, code, addr))
-
-
-# Exception vectors, Intel SDM volume 3, table 6-1.
-_TRAP_DE, _TRAP_DB, _TRAP_BP, _TRAP_UD, _TRAP_GP, _TRAP_PF, _TRAP_AC, _TRAP_XF = (
-    0, 1, 3, 6, 13, 14, 17, 19,
-)  # fmt: skip
-
-
-def _trap_number(signo: int, code: int) -> int:
-    if signo == SIGSEGV:
-        return _TRAP_GP if code == SI_KERNEL else _TRAP_PF
-    if signo == SIGBUS:
-        return _TRAP_AC if code == BUS_ADRALN else _TRAP_PF
-    if signo == SIGFPE:
-        return _TRAP_DE if code == FPE_INTDIV else _TRAP_XF
-    if signo == SIGILL:
-        return _TRAP_UD
-    if signo == SIGTRAP:
-        return _TRAP_DB if code == TRAP_TRACE else _TRAP_BP
-    return 0
 
 
 # The mask of blocked signals.
