@@ -126,11 +126,11 @@ class DentryCache:
         """What `name` means in `parent`, replacing what was known."""
         self.count += 1
         if self.count > self.limit:
-            self.sweep(parent)
+            self.sweep()
         dentry = parent.children[name] = Dentry(name, parent, inode)
         return dentry
 
-    def sweep(self, keep: Dentry | None = None) -> None:
+    def sweep(self) -> None:
         """Forget every dentry that nothing but the cache refers to, leaves first.
 
         A dentry's own place in the cache is given up and taken back if the dentry outlives that:
@@ -138,9 +138,7 @@ class DentryCache:
         """
         left = 0
         for root in tuple(self.roots):
-            order = [root]
-            for dentry in order:  # grows while it is walked: parents before children
-                order.extend(dentry.children.values())
+            order = _all_below(root)
             while order:
                 left += self._drop_children(order.pop())
         self.count = left
@@ -161,3 +159,11 @@ class DentryCache:
         kept.reverse()
         children.update(kept)
         return len(kept)
+
+
+def _all_below(root: Dentry) -> list[Dentry]:
+    """`root` and every dentry below, parents before children."""
+    order = [root]
+    for dentry in order:  # grows while it is walked
+        order.extend(dentry.children.values())
+    return order

@@ -1,6 +1,7 @@
 """Host system calls that Python's os module lacks, through the C library: renameat2, fallocate.
 
-Interface: loaded on first use, by the few operations on writable binds that need it; raises OSError.
+Interface: loaded on first use, by the few operations on writable binds that need it; raises
+OSError.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from pysandbox_core.fs import notify
 from pysandbox_core.fs.host_stdio import stat_of
 from pysandbox_core.fs.inode import DirEntry, FileSystem, Inode, Stat, StatFs
 from pysandbox_core.fs.overlay import read_host
+from pysandbox_core.fs.permissions import drop_privileges_on_write
 from pysandbox_core.fs.regular_file import (
     DirectoryFile,
     RegularFile,
@@ -162,8 +163,14 @@ class HostInode(Inode):
         """It should be `name` in `directory` now; if the host says otherwise, it is not."""
         with linux_errors():
             status = directory.stat(name)
-        if status is not None and (status.st_dev, status.st_ino) == self.key:
+        if status is not None and self.is_same(status):
             self.seen(directory, name, status)
+
+    def is_same(self, status: os.stat_result) -> bool:
+        """Is it this file? Inode numbers are used again, so the type is looked at too."""
+        return (status.st_dev, status.st_ino) == self.key and not (
+            S_IFMT(status.st_mode) ^ S_IFMT(self.mode)
+        )
 
     def host_stat(self) -> os.stat_result:
         """As of now. Raises OSError."""
@@ -173,7 +180,7 @@ class HostInode(Inode):
             status = os.fstat(self.fs.tree.root_fd)
         else:
             found = self.directory.stat(self.name)
-            if found is None or (found.st_dev, found.st_ino) != self.key:
+            if found is None or not self.is_same(found):
                 raise OSError(ESTALE, os.strerror(ESTALE))
             status = found
         self.mode, self.uid, self.gid = status.st_mode, status.st_uid, status.st_gid
@@ -198,8 +205,7 @@ class HostInode(Inode):
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self.name, flags, dir_fd=self.directory.fd)
             try:
-                status = os.fstat(fd)
-                if (status.st_dev, status.st_ino) != self.key:
+                if not self.is_same(os.fstat(fd)):
                     raise OSError(ESTALE, os.strerror(ESTALE))
                 yield fd
             finally:
@@ -515,6 +521,8 @@ class HostFile(RegularFile):
         if not source.remaining:
             return 0
         host_fd = self.file.host_fd
+        if self.inode.mode & 0o6000:
+            drop_privileges_on_write(task.creds, self.inode)
         append = self.flags & os.O_APPEND
         position = self.offset if offset is None else offset
         with linux_errors():
