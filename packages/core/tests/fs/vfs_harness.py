@@ -108,6 +108,12 @@ class FlatMemory:
         return Source(self, addr, count)  # type: ignore[arg-type]
 
 
+class SmallMemoryFile(MemoryFile):
+    """One that a test may forget to close: 64 GiB of addresses, not 16 TiB."""
+
+    SIZE = 1 << 36
+
+
 class FakeGroup:
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -118,10 +124,11 @@ class FakeKernel:
     """What file systems ask of a kernel."""
 
     def __init__(self) -> None:
-        self.memory_file = MemoryFile()
+        self.memory_file = SmallMemoryFile()
         self.tasks: dict[int, Any] = {}
         self.groups: dict[int, Any] = {}
         self.messages: list[str] = []
+        self.hooks = None
         self.mounts: MountNamespace
         self._devices = 0
 
