@@ -151,3 +151,18 @@ def test_every_call_is_seen_also_those_that_nobody_declares() -> None:
     kernel = SimpleNamespace(table=list(table), hooks=None, log=print)
     hook_calls.install(kernel, [("recorder", Recorder())])  # type: ignore[arg-type]
     assert all(kernel.table[number] is not table[number] for number in NUMBERS.values())
+
+
+@pytest.mark.parametrize(
+    ("sockaddr", "address"),
+    [
+        (b"\x01\0/run/x\0rest", ("unix", b"/run/x", 0)),
+        (b"\x01\0\0name", ("unix", b"\0name", 0)),
+        (b"\x02\0\x1f\x90\x7f\0\0\1" + bytes(8), ("inet", "127.0.0.1", 8080)),
+        (b"\x0a\0\0\x35" + bytes(4) + bytes(15) + b"\1" + bytes(4), ("inet6", "::1", 53)),
+        (b"\x02\0\x1f", ("2", b"\x1f", 0)),
+        (b"", ("0", b"", 0)),
+    ],
+)
+def test_addresses(sockaddr: bytes, address: tuple[str, bytes | str, int]) -> None:
+    assert hook_calls.describe_address(sockaddr) == address

@@ -109,9 +109,27 @@ def file_open(task: Task, place: Path, flags: int) -> None:
     refused_by(task.kernel.hooks.file_open(task=task, path=place.absolute(), flags=flags))
 
 
-def connect(task: Task, address: tuple[str, bytes | str, int]) -> None:
-    """Let hooks refuse that a socket is connected or sends to `address`: LinuxError."""
-    refused_by(task.kernel.hooks.connect(task=task, address=address))
+def connect(task: Task, sockaddr: bytes) -> None:
+    """Let hooks refuse that a socket is connected or sends to an address: LinuxError."""
+    refused_by(task.kernel.hooks.connect(task=task, address=describe_address(sockaddr)))
+
+
+def describe_address(sockaddr: bytes) -> tuple[str, bytes | str, int]:
+    """(family, address, port) of a sockaddr as the program gave it: `inet` and `inet6` with the
+    address as text, `unix` with a path or, after a NUL byte, an abstract name; any other family
+    with what is in it."""
+    import socket
+
+    family = int.from_bytes(sockaddr[:2], "little")
+    if family == socket.AF_UNIX:
+        name = sockaddr[2:]
+        return "unix", name if name.startswith(b"\0") else name.partition(b"\0")[0], 0
+    port = int.from_bytes(sockaddr[2:4], "big")
+    if family == socket.AF_INET and len(sockaddr) >= 8:
+        return "inet", socket.inet_ntop(family, sockaddr[4:8]), port
+    if family == socket.AF_INET6 and len(sockaddr) >= 24:
+        return "inet6", socket.inet_ntop(family, sockaddr[8:24]), port
+    return str(family), sockaddr[2:], 0
 
 
 def refused_by(verdict: object) -> None:

@@ -118,4 +118,5 @@ class HookSpecs:
     @hookspec(firstresult=True)
     def connect(self, task: Task, address: tuple[str, bytes | str, int]) -> Refuse | None:
         """A socket is about to be connected, or to send to an address: `("unix", path, 0)`,
-        `("inet", host, port)` or `("inet6", host, port)`."""
+        `("inet", host, port)` or `("inet6", host, port)`. An abstract name of AF_UNIX starts with a
+        NUL byte; other families come with their number and the rest of the sockaddr."""

@@ -270,14 +270,16 @@ IOCTL = {
 }  # fmt: skip
 SIGINFO_CODE = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
 SIGINFO_CODES = {
-    signal.SIGCHLD: by_value(
+    int(signal.SIGCHLD): by_value(
         "CLD_EXITED CLD_KILLED CLD_DUMPED CLD_TRAPPED CLD_STOPPED CLD_CONTINUED", 1
     ),
-    signal.SIGSEGV: by_value("SEGV_MAPERR SEGV_ACCERR", 1),
-    signal.SIGBUS: by_value("BUS_ADRALN BUS_ADRERR BUS_OBJERR", 1),
-    signal.SIGFPE: by_value("FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES", 1),
-    signal.SIGILL: by_value("ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC", 1),
-    signal.SIGTRAP: by_value("TRAP_BRKPT TRAP_TRACE", 1),
+    int(signal.SIGSEGV): by_value("SEGV_MAPERR SEGV_ACCERR", 1),
+    int(signal.SIGBUS): by_value("BUS_ADRALN BUS_ADRERR BUS_OBJERR", 1),
+    int(signal.SIGFPE): by_value(
+        "FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES", 1
+    ),
+    int(signal.SIGILL): by_value("ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC", 1),
+    int(signal.SIGTRAP): by_value("TRAP_BRKPT TRAP_TRACE", 1),
 }
 
 _SIGNAL_NAMES = {

@@ -16,6 +16,7 @@ from errno import (
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from pysandbox_core import hook_calls
 from pysandbox_core.abi.socket import (
     AF_MAX,
     AF_UNIX,
@@ -72,6 +73,14 @@ def read_address(task: Task, addr: int, length: int) -> bytes:
     if not 0 <= length <= SOCKADDR_STORAGE_SIZE:
         raise LinuxError(EINVAL)
     return task.mm.read(addr, length) if length else b""
+
+
+def read_destination(task: Task, addr: int, length: int) -> bytes:
+    """A sockaddr that something is to be sent to. EINVAL, EFAULT, and what a hook refuses it with."""
+    address = read_address(task, addr, length)
+    if task.kernel.hooks is not None:
+        hook_calls.connect(task, address)
+    return address
 
 
 def write_address(task: Task, address: bytes, addr: int, length_addr: int) -> None:
@@ -170,7 +179,7 @@ def bind(task: Task, sockfd: Fd, addr: SockaddrPtr, addrlen: Int) -> Result:
 def connect(task: Task, sockfd: Fd, addr: SockaddrPtr, addrlen: Int) -> Result:
     """Connect to, or for datagrams choose, the other side. connect(2)"""
     file = get_socket(task, sockfd)
-    file.connect(task, read_address(task, addr, addrlen))
+    file.connect(task, read_destination(task, addr, addrlen))
     return 0
 
 
@@ -259,7 +268,7 @@ def sendto(
     """Send a message, to `addr` if given; how many bytes. sendto(2), send(2)"""
     source = task.mm.source(buf, size)
     file = get_socket(task, sockfd)
-    address = read_address(task, addr, addrlen) if addr else None
+    address = read_destination(task, addr, addrlen) if addr else None
     return file.send(task, source, flags & 0xFFFFFFFF, address)
 
 
@@ -298,7 +307,7 @@ def send_message(task: Task, file: SocketFile, msg: int, flags: int) -> int:
     from pysandbox_core.net.messages import read_ancillary, read_header
 
     header = read_header(task, msg)
-    address = read_address(task, header.name, header.namelen) if header.namelen else None
+    address = read_destination(task, header.name, header.namelen) if header.namelen else None
     source = task.mm.source_iov(header.iov, checked_iovlen(header))
     ancillary = read_ancillary(task, header.control, header.controllen)
     return file.send(task, source, flags, address, ancillary)
