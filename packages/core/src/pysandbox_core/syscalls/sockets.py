@@ -76,7 +76,8 @@ def read_address(task: Task, addr: int, length: int) -> bytes:
 
 
 def read_destination(task: Task, addr: int, length: int) -> bytes:
-    """A sockaddr that something is to be sent to. EINVAL, EFAULT, and what a hook refuses it with."""
+    """A sockaddr that something is to be sent to. EINVAL, EFAULT, and what a hook refuses it
+    with."""
     address = read_address(task, addr, length)
     if task.kernel.hooks is not None:
         hook_calls.connect(task, address)
