@@ -29,7 +29,7 @@ from pysandbox_core.abi.termios import (
     VTIME,
 )
 from pysandbox_core.errors import Interrupted, LinuxError
-from pysandbox_core.fs.devpts import OUTPUT_LIMIT, PENDING_LIMIT, MasterFile
+from pysandbox_core.fs.pty import OUTPUT_LIMIT, PENDING_LIMIT, MasterFile
 from pysandbox_core.fs.termios import Termios
 from pysandbox_core.fs.tty import TtyFile
 from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLOUT

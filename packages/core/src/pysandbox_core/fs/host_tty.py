@@ -25,7 +25,7 @@ from contextlib import suppress
 from errno import EIO
 from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl, ioctl
 from stat import S_IFCHR
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pysandbox_core.abi.termios import (
     FIONREAD,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pysandbox_core.fs.fd_table import FdTable
     from pysandbox_core.fs.inode import Inode
     from pysandbox_core.kernel import Kernel
-    from pysandbox_core.mm.io_buffer import Source
+    from pysandbox_core.mm.io_buffer import Sink, Source
     from pysandbox_core.sessions import ProcessGroup
     from pysandbox_core.task import Task
 
@@ -111,6 +111,20 @@ class HostTty(Tty):
 
     # Data.
 
+    def _host_failed(self, error: OSError) -> NoReturn:
+        """EIO means that the caller's terminal is gone for good."""
+        if error.errno == EIO:
+            self.hang_up()
+        raise LinuxError(error.errno or EIO) from None
+
+    def read(self, task: Task, file: TtyFile, sink: Sink) -> int:
+        try:
+            return super().read(task, file, sink)
+        except LinuxError as error:
+            if error.errno == EIO and self.hung_up:
+                return 0
+            raise
+
     def take(self, file: TtyFile, limit: int) -> bytes | None:
         assert isinstance(file, HostTtyFile)
         if not file.nonblocking and not host_poll(file.host_fd, POLLIN):
@@ -120,10 +134,7 @@ class HostTty(Tty):
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno == EIO:  # the caller's terminal is gone
-                self.hang_up()
-                return b""
-            raise LinuxError(error.errno or EIO) from None
+            self._host_failed(error)
 
     def write(self, task: Task, file: TtyFile, source: Source) -> int:
         assert isinstance(file, HostTtyFile)
@@ -145,8 +156,7 @@ class HostTty(Tty):
                 raise
         return total
 
-    @staticmethod
-    def _write_some(file: HostTtyFile, data: bytes) -> int:
+    def _write_some(self, file: HostTtyFile, data: bytes) -> int:
         if not file.nonblocking and not host_poll(file.host_fd, POLLOUT):
             return 0
         try:
@@ -154,7 +164,7 @@ class HostTty(Tty):
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise LinuxError(error.errno or EIO) from None
+            self._host_failed(error)
 
     def arm(self, file: TtyFile, events: int) -> None:
         assert isinstance(file, HostTtyFile)
@@ -174,8 +184,10 @@ class HostTty(Tty):
 
     def get_termios(self) -> Termios:
         data = bytearray(TERMIOS2.size)
-        with linux_errors():
+        try:
             ioctl(self.host_fd, TCGETS2, data)
+        except OSError as error:
+            self._host_failed(error)
         self._termios = Termios().replaced_by(TERMIOS2, bytes(data))
         return self._termios
 
