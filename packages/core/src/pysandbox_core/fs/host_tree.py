@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO, ESTALE
+from resource import RLIMIT_NOFILE, getrlimit
 
 from pysandbox_core.fs.inode import DirEntry
 from pysandbox_core.mm.mappable import HostFileMappable
@@ -37,8 +38,8 @@ class HostTree:
     """One tree, from `open` until `close`."""
 
     MAX_DIRECTORIES = 256
-    MAX_FILES = 128
-    """Files kept open after their last use, for the next."""
+    MAX_FILES = 1024
+    """Files kept open after their last use, for the next; fewer if the host allows few."""
 
     def __init__(self, root_fd: int) -> None:
         status = os.fstat(root_fd)
@@ -51,6 +52,7 @@ class HostTree:
         """Open directories, the oldest first."""
         self._files: dict[HostFileMappable, None] = {}
         """Files kept open, the oldest first; each has one reference."""
+        self.max_files = min(self.MAX_FILES, getrlimit(RLIMIT_NOFILE)[0] // 4)
 
     @classmethod
     def open(cls, path: bytes) -> HostTree:
@@ -70,12 +72,11 @@ class HostTree:
             self.root_fd = -1
 
     def keep(self, file: HostFileMappable) -> None:
-        """Let `file` stay open for a while after its last user is gone."""
-        if len(self._files) >= self.MAX_FILES:
+        """Let `file` stay open for a while after its last user is gone; takes a reference over."""
+        if len(self._files) >= self.max_files:
             oldest = next(iter(self._files))
             del self._files[oldest]
             oldest.decref()
-        file.incref()
         self._files[file] = None
 
     def directory_fd(self, directory: HostDirectory) -> int:

@@ -22,14 +22,16 @@ mount.
 from __future__ import annotations
 
 import os
-from errno import ENODATA
+from errno import EIO, ENODATA
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.fs import notify
 from pysandbox_core.fs.file_pages import FilePages
 from pysandbox_core.fs.inode import DirEntry, Inode, StatFs
+from pysandbox_core.fs.regular_file import check_end
 from pysandbox_core.fs.tmpfs import (
     TmpDirectory,
     TmpFile,
@@ -228,8 +230,10 @@ class OverlayDirectory(LowerInode, TmpDirectory):
         inode = self.names.get(name, _MISSING)
         if inode is not _MISSING:
             return inode  # type: ignore[return-value]  # not the marker
-        with linux_errors():
+        try:
             status = self.lower.stat(name)
+        except OSError as error:
+            raise LinuxError(error.errno or EIO) from None
         return None if status is None else self._from_host(name, status)
 
     def _from_host(self, name: bytes, status: os.stat_result) -> TmpInode:
@@ -332,11 +336,12 @@ class OverlayFile(LowerInode, TmpFile):
         file = self._lower_file
         if file is None or file.host_fd < 0:
             dev, ino = self.key
-            with linux_errors():
+            try:
                 fd = self.lower_directory.open_file(self.lower_name, os.O_RDONLY, dev, ino)
+            except OSError as error:
+                raise LinuxError(error.errno or EIO) from None
             file = self._lower_file = HostFileMappable(fd)
-            self.fs.tree.keep(file)
-            file.decref()  # the tree keeps it open for the next user
+            self.fs.tree.keep(file)  # open for the next user, too
         return file
 
     def copy_up(self) -> FilePages:
@@ -401,6 +406,21 @@ class LowerFileDescription(TmpFileDescription):
         self.lower.decref()
         super().release()
 
+    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
+        inode = self.inode
+        if inode.pages is not None:
+            return super().read(task, sink, offset)
+        position = self.offset if offset is None else offset
+        if position >= inode.lower_size:  # most files are read until the end shows
+            check_end(position, sink.remaining)
+            return 0
+        done = read_host(sink, self.lower.host_fd, position)
+        if offset is None:
+            self.offset = position + done
+        if done and notify.watching:
+            notify.file_event(self, notify.IN_ACCESS)
+        return done
+
     def seek_data(self, offset: int, data: bool) -> int:
         if self.inode.pages is not None:
             return super().seek_data(offset, data)
@@ -432,20 +452,21 @@ def read_host(sink: Sink, host_fd: int, offset: int) -> int:
     """Move what is at `offset` of a regular host file to `sink`: a large read straight to the
     program's memory."""
     wanted = sink.remaining
-    if wanted < _DIRECT_READ:
-        with linux_errors():
-            data = os.pread(host_fd, wanted, offset)
-        return sink.write(data) if data else 0
     done = 0
-    while wanted:
-        views = sink.views(wanted)
-        if not views:
-            break
-        with linux_errors():
+    try:
+        if wanted < _DIRECT_READ:
+            data = os.pread(host_fd, wanted, offset)
+            return sink.write(data) if data else 0
+        while wanted:
+            views = sink.views(wanted)
+            if not views:
+                break
             count = os.preadv(host_fd, views, offset + done)
-        sink.advance(count)
-        done += count
-        wanted -= count
-        if not count or count < sum(len(view) for view in views):
-            break
+            sink.advance(count)
+            done += count
+            wanted -= count
+            if not count or count < sum(len(view) for view in views):
+                break
+    except OSError as error:
+        raise LinuxError(error.errno or EIO) from None
     return done

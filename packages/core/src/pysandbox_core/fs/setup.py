@@ -12,6 +12,8 @@ anywhere, also in these; what is missing of their paths is made, in memory.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from stat import S_IFDIR, S_IFREG
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,7 @@ _SYMLINKS_MAX = 40
 def build_mounts(kernel: Kernel) -> None:
     """Mount everything that `kernel.config` asks for, and what every sandbox has."""
     config = kernel.config
+    _raise_descriptor_limit()
     tree = _open_tree(config.rootfs, "rootfs")
     kernel.mounts = MountNamespace(OverlayFs(kernel, tree), b"overlay")
     _mount_system(kernel)
@@ -50,6 +53,13 @@ def build_mounts(kernel: Kernel) -> None:
         _mount(kernel, TmpFs(kernel), target, b"tmpfs", _SAFE)
     for bind in config.binds:
         _mount_bind(kernel, bind)
+
+
+def _raise_descriptor_limit() -> None:
+    """Every host file that the program has open is one of this process's descriptors."""
+    hard = getrlimit(RLIMIT_NOFILE)[1]
+    with suppress(OSError, ValueError):  # more than this host lets anybody have
+        setrlimit(RLIMIT_NOFILE, (hard, hard))
 
 
 def _mount_system(kernel: Kernel) -> None:
