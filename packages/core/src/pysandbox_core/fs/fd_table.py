@@ -114,8 +114,7 @@ class FdTable:
         file = self.get_any(fd)
         self._files[fd] = None
         self.cloexec.discard(fd)
-        if fd < self._first_free:
-            self._first_free = fd
+        self._first_free = min(self._first_free, fd)
         return file
 
     def close(self, task: Task, fd: int) -> None:

@@ -110,6 +110,8 @@ class Inode:
     """Locks held on it: locks.py."""
     linkable = False
     """It has no name but may be given one: made by O_TMPFILE without O_EXCL."""
+    opens: int = 0
+    """Open file descriptions of a regular file."""
     writers: int = 0
     """Open file descriptions of a regular file that may write: execve(2) refuses it, ETXTBSY."""
     executions: int = 0
