@@ -157,7 +157,6 @@ static const struct row rows[] = {
     WRITES(get_robust_list, 0, BAD, WRITABLE),
     READS(chroot, BAD),
     READS(mq_open, BAD, 0, 0, 0),
-    READS(name_to_handle_at, AT_FDCWD, BAD, WRITABLE, WRITABLE, 0),
 };
 
 static int file, pipes[2], sock[2], epoll, timer, directory, inotify;

@@ -129,22 +129,23 @@ def _make_place(kernel: Kernel, target: bytes, *, directory: bool) -> Path:
         parent = dentry.inode
         if parent is None or not parent.is_dir:
             raise SandboxError(f"mount point {show(target)}: a part of the path is no directory")
-        known = dentry.children.get(name)
-        child = known if known is not None and known.mounts is not None else None
-        if child is None:
+        # A dentry that is known may lead to mounts further down: it stays.
+        child = dentry.children.get(name)
+        if child is None or child.inode is None:
             inode = _find(parent, name)
             if inode is None:
                 inode = _make(parent, name, target, directory=directory or bool(names))
-            if inode.is_symlink:
-                links += 1
-                if links > _SYMLINKS_MAX:
-                    raise SandboxError(f"mount point {show(target)}: too many symbolic links")
-                text = inode.readlink(_NO_TASK)
-                names[:0] = [part for part in text.split(b"/") if part]
-                if text.startswith(b"/"):
-                    mount, dentry = mounts.root.mount, mounts.root.dentry
-                continue
             child = mounts.dentries.add(dentry, name, inode)
+        assert child.inode is not None
+        if child.inode.is_symlink:
+            links += 1
+            if links > _SYMLINKS_MAX:
+                raise SandboxError(f"mount point {show(target)}: too many symbolic links")
+            text = child.inode.readlink(_NO_TASK)
+            names[:0] = [part for part in text.split(b"/") if part]
+            if text.startswith(b"/"):
+                mount, dentry = mounts.root.mount, mounts.root.dentry
+            continue
         mount, dentry = mounts.covered(mount, child)
     assert dentry.inode is not None
     if dentry.inode.is_dir != directory:

@@ -151,7 +151,7 @@ def poll_until(task: Task, fds: int, nfds: int, deadline_ns: int | None, restart
     answers.update(found)
     for index, (_, _, revents) in enumerate(POLLFD.iter_unpack(data)):
         answer = answers.get(index, 0)
-        if answer != revents:
+        if answer != revents or not index:  # one always, so that read-only memory is EFAULT
             mm.write(fds + index * POLLFD.size + 6, answer.to_bytes(2, "little"))
     return len(answers)
 
