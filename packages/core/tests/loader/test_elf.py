@@ -164,28 +164,13 @@ def test_huge_sizes_cost_nothing(kernel):
     mm.release()
 
 
+EDGES = (
+    0, 1, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, BASE, BASE + PAGE_SIZE, 1 << 46,
+    (1 << 47) - PAGE_SIZE, 1 << 47, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - PAGE_SIZE,
+    (1 << 64) - 1,
+)  # fmt: skip
 interesting = st.one_of(
-    st.sampled_from(
-        [
-            0,
-            1,
-            4095,
-            4096,
-            4097,
-            BASE,
-            BASE + 4096,
-            1 << 46,
-            (1 << 47) - 4096,
-            1 << 47,
-            1 << 62,
-            (1 << 63) - 1,
-            1 << 63,
-            (1 << 64) - 4096,
-            (1 << 64) - 1,
-        ]
-    ),
-    st.integers(0, 1 << 24),
-    st.integers(0, (1 << 64) - 1),
+    st.sampled_from(EDGES), st.integers(0, 1 << 24), st.integers(0, (1 << 64) - 1)
 )
 any_phdr = st.tuples(
     st.sampled_from([PT_LOAD, PT_LOAD, PT_LOAD, PT_INTERP, 0x6474E551, 2, 6]),

@@ -226,6 +226,18 @@ def test_private_file_pages_are_copied_when_written(kernel, mm, tmp_path):
     file.decref()
 
 
+def test_replacing_the_last_mapping_of_a_file_keeps_it_open(mm, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    file = HostFile(str(path))
+    addr = mm.mmap(None, 0, PAGE_SIZE, PROT_READ, MAP_PRIVATE, file)
+    file.decref()
+    file = next(iter(mm.backings))
+    mm.mmap(None, addr, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED, file)
+    assert mm.read(addr, 3) == b"abc"
+    assert file.refs == 1
+
+
 def test_small_data_is_copied_at_once(mm, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"d" * 5000)

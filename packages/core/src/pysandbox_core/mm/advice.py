@@ -6,7 +6,7 @@ no effect. MADV_FREE gives memory back at once, which it allows.
 
 from __future__ import annotations
 
-from errno import EACCES, EBUSY, EFAULT, EINVAL, ENOMEM, EPERM
+from errno import EACCES, EBUSY, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from pysandbox_platform import PROT_WRITE
@@ -128,7 +128,7 @@ def _populate(mm: MemoryManager, start: int, end: int, *, write: bool) -> None:
         if vma_start != at:
             break
         if not (vma.prot & PROT_WRITE if write else vma.prot):
-            raise LinuxError(EFAULT if write and vma.prot else EINVAL)
+            raise LinuxError(EINVAL)
         mm.populate(vma_start, vma_end, write=write)
         at = vma_end
     if at < end:

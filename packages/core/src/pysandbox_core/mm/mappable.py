@@ -47,7 +47,8 @@ class Mappable:
     """Its pages are frames of the memory file; False: pages of a host file, `host_fd`."""
     host_fd = -1
     can_write = True
-    """`host_fd` may be mapped shared and writable."""
+    """Programs may change it: `host_fd` may be mapped shared and writable. Private mappings of what
+    can't be changed copy more pages than are written."""
 
     def __init__(self) -> None:
         self.refs = 1

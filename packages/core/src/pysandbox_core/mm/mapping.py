@@ -152,7 +152,9 @@ class MmMapping(MmAccess):
 
     def require_unsealed(self, start: int, end: int) -> None:
         """EPERM if part of the range was sealed by mseal(2)."""
-        if any(vma.flags & VM_SEALED for _, _, vma in self.vmas.within(start, end)):
+        if self.has_seals and any(
+            vma.flags & VM_SEALED for _, _, vma in self.vmas.within(start, end)
+        ):
             raise LinuxError(EPERM)
 
     # mmap(2)
@@ -195,8 +197,14 @@ class MmMapping(MmAccess):
             self._drop_new(vma)
             raise
         if replaces:
+            if vma.backing is not None:  # what is replaced may be all that keeps it
+                self.use_backing(vma.backing, length)
             self.remove(start, end)
-        self.insert(start, end, vma)
+            self.insert(start, end, vma)
+            if vma.backing is not None:
+                self.drop_backing(vma.backing, length)
+        else:
+            self.insert(start, end, vma)
         if flags & MAP_POPULATE and not flags & MAP_NONBLOCK:
             self.populate(start, end)
         else:
@@ -306,7 +314,8 @@ class MmMapping(MmAccess):
             if mappable.in_memory_file or self.pages.overlaps(start, end):
                 return
             private = not vma.flags & VM_SHARED
-            if private and vma.prot & PROT_WRITE and end - start <= EAGER_COPY_MAX:
+            copies = private and vma.prot & PROT_WRITE and not mappable.can_write
+            if copies and end - start <= EAGER_COPY_MAX:
                 self._copy_file(vma, mappable, start, end, start)
             elif mappable.can_map(bool(vma.prot & PROT_EXEC)):
                 self._map_file(vma, mappable, start, end, start, False)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LAYOUT = (
     "mmap_base", "start_code", "end_code", "start_data", "end_data", "start_brk", "brk",
     "start_stack", "arg_start", "arg_end", "env_start", "env_end", "auxv", "vdso", "dumpable",
-    "hot_pages",
+    "hot_pages", "has_seals",
 )  # fmt: skip
 """What fork copies as it is."""
 
@@ -91,7 +91,12 @@ class MemoryManager(MmMapping):
             source = piece.source
             if source is not None and not source.in_memory_file:
                 child.adopt(at, stop, piece, vma)
-            elif shared or not vma.prot & PROT_WRITE or not hot.overlaps(at, stop):
+            elif (
+                shared
+                or source is not None  # still shows what happens to the file
+                or not vma.prot & PROT_WRITE
+                or not hot.overlaps(at, stop)
+            ):
                 self._share_piece(child, at, stop, piece, vma)
             else:
                 for first, last in hot.gaps(at, stop):

@@ -100,6 +100,8 @@ class MmPages(MmState):
     def _make_present(self, index: int, addr: int, write: bool, run: int) -> None:
         """The same, bringing in `run` bytes at a time where there is a choice."""
         vma = self.vmas.values[index]
+        if vma.backing is not None and vma.backing.mappable.can_write:
+            run = PAGE_SIZE  # pages that are not written still show what happens to the file
         start, end = self.vmas.starts[index], self.vmas.ends[index]
         at = self.pages.find(addr)
         if at < 0:

@@ -88,6 +88,8 @@ class MmState:
         """The program, /proc/PID/exe; holds a reference."""
         self.dumpable = 1
         """prctl(PR_SET_DUMPABLE)"""
+        self.has_seals = False
+        """mseal(2) was used."""
         self.hot_pages: set[int] = set()
         """Addresses of pages that were written after a fork while both sides had them; shared with
         the relatives that run the same program."""

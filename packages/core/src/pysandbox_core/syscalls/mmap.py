@@ -240,5 +240,6 @@ def mseal(task: Task, addr: UserAddr, length: Size, flags: Hex) -> Result:
     if end > addr:
         if not task.mm.vmas.covers(addr, end):
             raise LinuxError(ENOMEM)
+        task.mm.has_seals = True
         task.mm.change_flags(addr, end, VM_SEALED, 0)
     return 0
