@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from contextlib import suppress
 from errno import EAGAIN, EINVAL, ENODEV, ENOTSUP, ENOTTY, EPIPE, ESPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl
 from stat import S_IFCHR, S_IFMT, S_IFREG
@@ -133,11 +134,13 @@ class HostStream(FileDescription):
         self.kernel.reactor.unwatch(self.host_fd, self)
 
     def describe(self) -> bytes:
-        try:
-            name = os.fsencode(os.readlink(f"/proc/self/fd/{self.host_fd}"))
-        except OSError:
-            name = b"pipe:[%d]" % self.inode.ino
-        return name
+        """The host's name for it, if the host's root is the sandbox's; otherwise names of the
+        host's are nobody's business."""
+        if self.kernel.config.rootfs == b"/":
+            with suppress(OSError):
+                return os.fsencode(os.readlink(f"/proc/self/fd/{self.host_fd}"))
+        kind = b"file" if self.is_regular else b"pipe"
+        return b"%s:[%d]" % (kind, self.inode.ino)
 
     @property
     def seekable(self) -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pysandbox_core.mm.io_buffer import Sink, Source
     from pysandbox_core.task import Task
 
+MAX_OFFSET = (1 << 63) - 1
 STORE_LIMIT = 4096
 """Bytes that one write hands to a `store` function."""
 
@@ -246,7 +247,7 @@ def seek_without_size(file: FileDescription, offset: int, whence: int) -> int:
         offset += file.offset
     elif whence != SEEK_SET:
         raise LinuxError(EINVAL)
-    if offset < 0:
+    if not 0 <= offset <= MAX_OFFSET:
         raise LinuxError(EINVAL)
     file.offset = offset
     return offset

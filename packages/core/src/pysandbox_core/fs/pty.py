@@ -386,5 +386,6 @@ class MasterFile(FileDescription):
         """TIOCGPTPEER: the slave side, without a path that leads to it."""
         pty = self.pty
         path = task.kernel.proc.nameless_path(pty.name, pty.node)
-        file = pty.open(task, path, pty.node, flags & ~os.O_CLOEXEC)
+        kept = flags & (os.O_ACCMODE | os.O_NOCTTY | os.O_NONBLOCK)
+        file = pty.open(task, path, pty.node, kept)
         return task.files.install(task, file, cloexec=bool(flags & os.O_CLOEXEC))

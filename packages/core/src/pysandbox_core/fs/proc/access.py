@@ -43,7 +43,7 @@ def require_access(task: Task, target: Task, errno: int = EACCES) -> None:
 def is_dumpable(target: Task) -> bool:
     """prctl(PR_GET_DUMPABLE) of `target`; a process without memory is not."""
     mm = memory_of(target)
-    return mm is not None and getattr(mm, "dumpable", 1) == 1
+    return mm is not None and mm.dumpable == 1
 
 
 def memory_of(target: Task) -> MemoryManager | None:

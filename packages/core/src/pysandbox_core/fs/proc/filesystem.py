@@ -32,6 +32,7 @@ class ProcFs(PseudoFs):
     """proc(5), of one kernel."""
 
     type_name = b"proc"
+    fixed_names = True
     load: LoadAverage
     net: NetDirectory
     """/proc/PID/net, the same for all."""

@@ -8,8 +8,8 @@ Linux: fs/proc/task_mmu.c, get_mm_cmdline() in fs/proc/base.c.
 
 from __future__ import annotations
 
-from errno import EIO
-from os import major, minor
+from errno import EINVAL, EIO
+from os import SEEK_CUR, SEEK_SET, major, minor
 from stat import S_IFREG
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +19,7 @@ from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FileDescription
 from pysandbox_core.fs.proc.access import memory_of, owner, require_access
 from pysandbox_core.fs.proc.descriptors import describe
-from pysandbox_core.fs.pseudo import PseudoInode, seek_without_size
+from pysandbox_core.fs.pseudo import PseudoInode
 from pysandbox_core.mm.vma import (
     VM_DONTDUMP,
     VM_DONTFORK,
@@ -292,7 +292,12 @@ class MemFile(FileDescription):
         return len(data)
 
     def seek(self, task: Task, offset: int, whence: int) -> int:
-        return seek_without_size(self, offset & 0xFFFFFFFFFFFFFFFF, whence)
+        if whence == SEEK_CUR:
+            offset += self.offset
+        elif whence != SEEK_SET:
+            raise LinuxError(EINVAL)
+        self.offset = offset & 0xFFFFFFFFFFFFFFFF  # every address can be sought
+        return self.offset
 
     @property
     def seekable(self) -> bool:

@@ -71,7 +71,7 @@ def parse_integer(data: bytes) -> int:
     text = data.strip(b" \t\n\0")
     digits = text[1:] if text[:1] in (b"-", b"+") else text
     try:
-        if digits[:2].lower() == b"0x":
+        if digits[:2].lower() == b"0x" and b"_" not in digits:
             value = int(digits, 16)
         elif digits[:1] == b"0" and digits.isdigit():
             value = int(digits, 8)
@@ -116,7 +116,7 @@ def _store_oom_adj(writer: Task, target: Task, data: bytes) -> None:
 def _read_timerslack(reader: Task, target: Task, whole: bool) -> bytes:
     if reader is not target and not reader.creds.capable(CAP_SYS_NICE):
         raise LinuxError(EPERM)
-    return b"%d\n" % getattr(target, "timerslack_ns", 50_000)
+    return b"%d\n" % target.timer_slack_ns
 
 
 def _refuse(writer: Task, target: Task, data: bytes) -> None:

@@ -312,7 +312,7 @@ def syscall(reader: Task, target: Task, whole: bool) -> bytes:
 
 
 def personality(reader: Task, target: Task, whole: bool) -> bytes:
-    return b"%08x\n" % getattr(target, "personality", 0)
+    return b"%08x\n" % target.group.personality
 
 
 def id_map(reader: Task, target: Task, whole: bool) -> bytes:

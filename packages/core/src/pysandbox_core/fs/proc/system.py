@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pysandbox_core.abi.utsname import RELEASE, SYSNAME, VERSION
 from pysandbox_core.fs.proc.status import state_letter
 from pysandbox_core.fs.proc.times import HZ, busy_ticks
+from pysandbox_core.fs.tmpfs import PAGE_SIZE, TmpFs
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.proc.filesystem import ProcFs
@@ -94,8 +95,11 @@ def meminfo(kernel: Kernel) -> bytes:
 
 def _shared_memory(kernel: Kernel) -> int:
     """Bytes of files in memory."""
-    shared_usage = getattr(kernel.memory_file, "shared_usage", None)
-    return int(shared_usage()) if shared_usage is not None else 0
+    return sum(
+        mount.fs.space.pages * PAGE_SIZE
+        for mount in kernel.mounts.all()
+        if isinstance(mount.fs, TmpFs)
+    )
 
 
 def vmstat(kernel: Kernel) -> bytes:
