@@ -77,6 +77,8 @@ class FileSystem:
     """As in the third field of /proc/mounts."""
     cacheable = True
     """May dentries below be kept? False where names come and go by themselves (proc)."""
+    fixed_names = False
+    """No name can be made: looking for one that is not there fails (proc)."""
     root: Inode
     dev: int
 

@@ -116,6 +116,8 @@ def lookup(task: Task, mount: Mount, parent: Dentry, name: bytes) -> Dentry:
         raise LinuxError(ENOENT)
     assert parent.inode is not None
     inode = parent.inode.lookup(task, name)
+    if inode is None and mount.fs.fixed_names:
+        raise LinuxError(ENOENT)
     if child is not None:
         if child.inode is inode or child.mounts is not None:
             return child
