@@ -141,7 +141,7 @@ static void change_something(void)
     case 4:
         to = place();
         /* One page: Linux 6.17 has begun to move several mappings at once. */
-        size_t size = next(2) == 0 ? PAGE : length_of(to);
+        size_t size = next(2) == 0 ? PAGE : (length_of(to) + PAGE - 1) & -PAGE;
         unsigned long flags = MREMAP_MAYMOVE | MREMAP_FIXED | (next(6) == 0 ? 4 : 0);
         if (next(8) == 0)
             flags &= ~(unsigned long)MREMAP_MAYMOVE;

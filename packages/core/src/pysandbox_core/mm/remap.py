@@ -32,11 +32,11 @@ def mremap(
         raise LinuxError(EINVAL)
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
         raise LinuxError(EINVAL)
-    if flags & MREMAP_DONTUNMAP and old_length != new_length:
-        raise LinuxError(EINVAL)
     old_length = (old_length + PAGE_SIZE - 1) & _PAGE_MASK & 0xFFFFFFFFFFFFFFFF
     new_length = (new_length + PAGE_SIZE - 1) & _PAGE_MASK & 0xFFFFFFFFFFFFFFFF
     if addr % PAGE_SIZE or not new_length:
+        raise LinuxError(EINVAL)
+    if flags & MREMAP_DONTUNMAP and old_length != new_length:
         raise LinuxError(EINVAL)
     index = mm.vmas.find(addr)
     if index < 0:
