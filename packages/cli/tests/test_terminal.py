@@ -1,0 +1,123 @@
+"""The command at a terminal: keys reach the program, and the caller's shell keeps its jobs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+
+import pytest
+from command_line import COMMAND, environment
+
+
+class Terminal:
+    """A pseudo-terminal, and what runs on the other side of it."""
+
+    def __init__(self) -> None:
+        self.keys, self.screen = os.openpty()
+        self.seen = b""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Run `pysandbox run -- WORDS` as the foreground job of a session of its own."""
+
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *COMMAND, "run", "--", *words],
+            stdin=self.screen,
+            stdout=self.screen,
+            stderr=self.screen,
+            env=environment(),
+        )
+        return self.process
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.keys, keys)
+
+    def expect(self, text: bytes) -> bytes:
+        """Read until `text` has been shown; all that was shown up to it."""
+        while text not in self.seen:
+            ready, _, _ = select.select([self.keys], [], [], 60)
+            assert ready, f"{text!r} is not in {self.seen!r}"
+            self.seen += os.read(self.keys, 4096)
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.keys)
+        os.close(self.screen)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
+def test_the_program_has_a_terminal(terminal: Terminal) -> None:
+    fcntl.ioctl(terminal.screen, termios.TIOCSWINSZ, struct.pack("HHHH", 11, 22, 0, 0))
+    process = terminal.start("/bin/sh", "-c", "tty -s && stty size && echo $TERM && echo end")
+    assert terminal.expect(b"end").split() == [b"11", b"22", b"xterm"]
+    assert process.wait(60) == 0
+
+
+def test_lines_are_typed_and_echoed(terminal: Terminal) -> None:
+    process = terminal.start("/bin/sh", "-c", "echo ready; read line; echo got $line")
+    terminal.expect(b"ready")
+    terminal.press(b"wrong\x7f\x7f\x7f\x7f\x7fright\n")
+    terminal.expect(b"got right")
+    assert process.wait(60) == 0
+
+
+def test_control_c_reaches_the_program(terminal: Terminal) -> None:
+    script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 1000 & wait; done"
+    process = terminal.start("/bin/sh", "-c", script)
+    terminal.expect(b"ready")
+    terminal.press(b"\x03")
+    terminal.expect(b"caught")
+    assert process.wait(60) == 5
+
+
+def test_control_c_ends_a_program_that_does_not_handle_it(terminal: Terminal) -> None:
+    process = terminal.start("/bin/sh", "-c", "echo ready; while :; do :; done")
+    terminal.expect(b"ready")
+    terminal.press(b"\x03")
+    assert process.wait(60) == 128 + signal.SIGINT
+
+
+def test_control_z_stops_the_command_and_it_can_be_continued(terminal: Terminal) -> None:
+    process = terminal.start("/bin/sh", "-c", "echo ready; read line; echo got $line")
+    terminal.expect(b"ready")
+    terminal.press(b"\x1a")
+    pid, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert pid == process.pid and os.WIFSTOPPED(status)
+    os.killpg(process.pid, signal.SIGCONT)
+    terminal.press(b"more\n")
+    terminal.expect(b"got more")
+    assert process.wait(60) == 0
+
+
+def test_a_shell_with_jobs(terminal: Terminal) -> None:
+    process = terminal.start("/bin/bash", "--norc", "--noprofile", "-i")
+    terminal.press(b"sh -c 'echo run\"\"ning; exec sleep 1000'\n")
+    terminal.expect(b"running")
+    terminal.press(b"\x1a")
+    terminal.expect(b"Stopped")
+    terminal.press(b"jobs; kill %1; wait; exit 3\n")
+    terminal.expect(b"Terminated")
+    assert process.wait(60) == 3
+
+
+def test_the_settings_are_put_back(terminal: Terminal) -> None:
+    before = termios.tcgetattr(terminal.screen)
+    process = terminal.start("/bin/sh", "-c", "stty raw -echo; kill -KILL $$")
+    assert process.wait(60) == 137
+    assert termios.tcgetattr(terminal.screen) == before
