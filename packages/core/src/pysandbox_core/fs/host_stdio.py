@@ -19,7 +19,7 @@ import os
 import select
 import signal
 from contextlib import suppress
-from errno import EAGAIN, EINVAL, ENODEV, ENOTSUP, ENOTTY, EPIPE, ESPIPE
+from errno import EACCES, EAGAIN, EINVAL, ENODEV, ENOTSUP, ENOTTY, EPIPE, ESPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl
 from stat import S_IFCHR, S_IFMT, S_IFREG
 from typing import TYPE_CHECKING
@@ -100,12 +100,19 @@ class HostStreamInode(Inode):
                 os.ftruncate(self.host_fd, length)
 
     def open(self, task: Task, path: Path, flags: int) -> FileDescription:
-        """Through /proc/PID/fd or /dev/stdout: shares the position, unlike Linux, where a file
-        would be opened anew; the access mode has to be one that the descriptor has."""
+        """Through /proc/PID/fd or /dev/stdout. A regular file is opened anew, with a position of
+        its own; but never with more access than the caller gave: EACCES."""
         access = fcntl(self.host_fd, F_GETFL) & os.O_ACCMODE
         if access not in (os.O_RDWR, flags & os.O_ACCMODE):
-            raise LinuxError(EINVAL)
-        return HostStream(self.kernel, flags, self)
+            raise LinuxError(EACCES)
+        inode = self
+        if S_IFMT(self.mode) == S_IFREG:
+            host_flags = flags & (os.O_ACCMODE | os.O_APPEND) | os.O_CLOEXEC | os.O_NOCTTY
+            with suppress(OSError):  # no /proc here: it shares the position then
+                inode = HostStreamInode(
+                    self.kernel, os.open(f"/proc/self/fd/{self.host_fd}", host_flags)
+                )
+        return HostStream(self.kernel, flags, inode)
 
 
 class HostStream(FileDescription):

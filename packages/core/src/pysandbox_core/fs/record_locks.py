@@ -58,7 +58,7 @@ def _get(task: Task, file: FileDescription, argument: int, owner: object, *, ofd
     kind, whence, l_start, l_len, l_pid = task.mm.unpack(argument, FLOCK)
     if kind not in (F_RDLCK, F_WRLCK):
         raise LinuxError(EINVAL)
-    start, end = _range(file, whence, l_start, l_len)
+    start, end = _range(task, file, whence, l_start, l_len)
     if ofd and l_pid:
         raise LinuxError(EINVAL)
     locks = file.inode.locks
@@ -75,7 +75,7 @@ def _set(
     task: Task, file: FileDescription, argument: int, owner: object, pid: int, wait: bool
 ) -> int:
     kind, whence, l_start, l_len, l_pid = task.mm.unpack(argument, FLOCK)
-    start, end = _range(file, whence, l_start, l_len)
+    start, end = _range(task, file, whence, l_start, l_len)
     if kind not in (F_RDLCK, F_WRLCK, F_UNLCK):
         raise LinuxError(EINVAL)
     if pid < 0 and l_pid:
@@ -90,12 +90,14 @@ def _set(
     return 0
 
 
-def _range(file: FileDescription, whence: int, l_start: int, l_len: int) -> tuple[int, int]:
+def _range(
+    task: Task, file: FileDescription, whence: int, l_start: int, l_len: int
+) -> tuple[int, int]:
     """First and last byte. flock64_to_posix_lock()"""
     if whence == os.SEEK_SET:
         base = 0
     elif whence == os.SEEK_CUR:
-        base = file.offset
+        base = file.seek(task, 0, os.SEEK_CUR) if file.seekable else 0
     elif whence == os.SEEK_END:
         base = file.stat().size
     else:

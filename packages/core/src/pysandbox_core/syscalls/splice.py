@@ -115,7 +115,7 @@ def _has_content(file: FileDescription) -> bool:
 
 def _offset(task: Task, addr: int, file: FileDescription) -> int:
     if not addr:
-        return file.offset
+        return file.seek(task, 0, os.SEEK_CUR)
     offset = task.mm.read_s64(addr)
     if offset < 0:
         raise LinuxError(EINVAL)
@@ -126,7 +126,7 @@ def _store_offset(task: Task, addr: int, file: FileDescription, offset: int) -> 
     if addr:
         task.mm.write_s64(addr, offset)
     else:
-        file.offset = offset
+        file.seek(task, offset, os.SEEK_SET)
 
 
 @syscall("splice")
@@ -300,8 +300,9 @@ def _move(
     """Copy until `length`, the end, or something that ends a transfer early; an error counts only
     if nothing was moved. What was read and could not be written is read again."""
     done = 0
+    rewinds = position_in is None and source.seekable
     while done < length:
-        start = source.offset if position_in is None else position_in + done
+        start = source.seek(task, 0, os.SEEK_CUR) if rewinds else (position_in or 0) + done
         sink = BytesSink(min(length - done, CHUNK))
         try:
             count = source.read(task, sink, None if position_in is None else start)
@@ -310,15 +311,15 @@ def _move(
             out = None if position_out is None else position_out + done
             written = target.write(task, BytesSource(sink.data), out)
         except LinuxError:
-            if position_in is None and source.seekable:
-                source.offset = start
+            if rewinds:
+                source.seek(task, start, os.SEEK_SET)
             if done:
                 break
             raise
         done += written
         if written < count:
-            if position_in is None and source.seekable:
-                source.offset = start + written
+            if rewinds:
+                source.seek(task, start + written, os.SEEK_SET)
             break
         if task.work:
             break
