@@ -12,6 +12,8 @@ from struct import pack, unpack
 
 import pytest
 from booted_kernel import Process, World
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pysandbox_core import sessions
 from pysandbox_core.abi.termios import (
     ICANON,
@@ -416,3 +418,48 @@ def test_giving_up_the_terminal(world: World) -> None:
     assert pending(pair.user) == {signal.SIGHUP, signal.SIGCONT}
     with refused(ENOTTY):
         pair.user.ioctl(pair.slave, termios.TIOCNOTTY, 0)
+
+
+# Hostile programs.
+
+REQUESTS = st.one_of(
+    st.integers(0x5400, 0x5480),
+    st.sampled_from([0x802C542A, 0x402C542B, 0x402C542D, TIOCSPTLCK, TIOCGPTN, TIOCSIG]),
+    st.integers(0, 0xFFFFFFFF),
+)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.booleans(),
+            st.one_of(st.binary(max_size=300), REQUESTS),
+            st.one_of(st.binary(min_size=44, max_size=44), st.integers(0, (1 << 64) - 1)),
+        ),
+        max_size=12,
+    )
+)
+def test_nothing_but_an_errno_comes_of_anything(
+    world: World, steps: list[tuple[bool, bytes | int, bytes | int]]
+) -> None:
+    pair = Pair(world, flags=0)
+    for process in (pair.holder, pair.user):
+        process.task.sigmask = (1 << 64) - 1
+    for through_master, what, argument in steps:
+        process = pair.holder if through_master else pair.user
+        file: MasterFile | TtyFile = pair.master if through_master else pair.slave
+        try:
+            if isinstance(what, bytes):
+                process.write_file(file, what)
+                file.poll()
+                process.read_file(file, len(what))
+            else:
+                process.ioctl(file, what, argument)
+        except LinuxError:
+            pass
+    pair.slave.decref()
+    pair.master.decref()
+    sessions.leader_exited(pair.user.task.group)

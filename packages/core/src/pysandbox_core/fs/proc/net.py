@@ -71,7 +71,7 @@ class NetDirectory(PseudoDirectory):
         """Header, then a line for each socket that the network code tells of."""
 
         def generate(task: Task) -> bytes:
-            lines = getattr(getattr(task.kernel, "network", None), "proc_lines", None)
-            return header if lines is None else header + b"".join(lines(kind))
+            network = task.kernel.network
+            return header if network is None else header + b"".join(network.proc_lines(kind))
 
         return generate

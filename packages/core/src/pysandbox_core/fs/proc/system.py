@@ -95,11 +95,8 @@ def meminfo(kernel: Kernel) -> bytes:
 
 def _shared_memory(kernel: Kernel) -> int:
     """Bytes of files in memory."""
-    return sum(
-        mount.fs.space.pages * PAGE_SIZE
-        for mount in kernel.mounts.all()
-        if isinstance(mount.fs, TmpFs)
-    )
+    in_memory = {mount.fs for mount in kernel.mounts.all() if isinstance(mount.fs, TmpFs)}
+    return sum(fs.space.pages * PAGE_SIZE for fs in in_memory)
 
 
 def vmstat(kernel: Kernel) -> bytes:
