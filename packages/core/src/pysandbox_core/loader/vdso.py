@@ -70,8 +70,6 @@ def map_vdso(mm: MemoryManager, stack_top: int, *, randomize: bool) -> None:
     kernel = mm.kernel
     pages = kernel.vdso
     if pages is None:
-        if not os.path.exists(IMAGE_PATH):
-            return
         pages = kernel.vdso = VdsoPages(kernel)
     length = pages.code.size
     total = PAGE_SIZE + length
