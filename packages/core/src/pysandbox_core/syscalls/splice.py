@@ -115,7 +115,7 @@ def _has_content(file: FileDescription) -> bool:
 
 def _offset(task: Task, addr: int, file: FileDescription) -> int:
     if not addr:
-        return file.seek(task, 0, os.SEEK_CUR)
+        return file.seek(task, 0, os.SEEK_CUR) if file.seekable else 0
     offset = task.mm.read_s64(addr)
     if offset < 0:
         raise LinuxError(EINVAL)
