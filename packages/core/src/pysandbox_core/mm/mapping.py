@@ -136,10 +136,8 @@ class MmMapping(MmAccess):
     def require_memory(self, vma: Vma, length: int) -> None:
         """ENOMEM for an obvious overcommit: more private writable memory at once than there is in
         all. Linux: vm.overcommit_memory=0"""
-        limit = self.memory_file.limit
         if (
-            limit is not None
-            and length > limit
+            length > self.memory_file.total
             and vma.prot & PROT_WRITE
             and not vma.flags & (VM_SHARED | VM_NORESERVE)
         ):

@@ -57,6 +57,8 @@ class MemoryFile:
         self.view = memoryview(self.mapping)
         self.limit = limit
         """Bytes that the sandbox may use, None for no limit."""
+        self.total = limit or os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
+        """Bytes that there are at all."""
         self.granted = 0
         """Bytes of frames in use, touched or not."""
         self.spaces: dict[MmPages, None] = {}
