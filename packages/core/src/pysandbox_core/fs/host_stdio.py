@@ -78,7 +78,8 @@ class HostStreamInode(Inode):
         self.rdev = status.st_rdev
 
     def __del__(self) -> None:
-        self.kernel.reactor.forget(self.host_fd)
+        with suppress(ValueError):  # the kernel has ended, and the reactor with it
+            self.kernel.reactor.forget(self.host_fd)
         os.close(self.host_fd)
 
     def stat(self) -> Stat:

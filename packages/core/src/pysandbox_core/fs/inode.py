@@ -12,7 +12,6 @@ Linux: struct inode_operations, Documentation/filesystems/vfs.rst.
 from __future__ import annotations
 
 import stat as stat_module
-from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR, ENOTSUP, EPERM, EROFS
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,8 +54,7 @@ class Stat(NamedTuple):
     btime_ns: int = 0
 
 
-@dataclass(slots=True)
-class StatFs:
+class StatFs(NamedTuple):
     """What statfs(2) reports; sizes in blocks of `bsize` bytes."""
 
     type: int

@@ -87,9 +87,7 @@ class OverlayFs(TmpFs):
         return ino if not index and ino <= _INO_MASK else index << _INO_SHIFT | ino & _INO_MASK
 
     def statfs(self) -> StatFs:
-        status = super().statfs()
-        status.type = OVERLAYFS_SUPER_MAGIC
-        return status
+        return super().statfs()._replace(type=OVERLAYFS_SUPER_MAGIC)
 
     def options(self) -> bytes:
         return b""
