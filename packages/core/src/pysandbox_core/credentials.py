@@ -5,7 +5,7 @@ A `Credentials` is immutable and shared; a change makes a new one (`replace`), a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from pysandbox_core.abi.securebits import SECBIT_KEEP_CAPS, SECBIT_NOROOT
 
@@ -41,8 +41,7 @@ CAP_LAST = 40
 CAP_ALL = (1 << (CAP_LAST + 1)) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """uids, gids and capability sets of a task; the names are Linux's `struct cred`."""
 
     uid: int
@@ -99,3 +98,8 @@ class Credentials:
     def in_group(self, gid: int) -> bool:
         """Does file access by group `gid` apply? fsgid or a supplementary group."""
         return gid == self.fsgid or gid in self.groups
+
+
+def replace(creds: Credentials, **changes: Any) -> Credentials:
+    """The same credentials but for `changes`."""
+    return creds._replace(**changes)

@@ -19,8 +19,7 @@ one Python function call more than its handler and start-up pays for no call tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from pysandbox_platform.registers_amd64 import R8, R9, R10, RDI, RDX, RSI
 
@@ -93,8 +92,7 @@ TABLE_SIZE = 512
 """Length of the table by number; every number of the ABI lies below it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """One system call as declared: `handler` answers it, or every call fails with `errno`."""
 
     name: str
@@ -111,7 +109,9 @@ DECLARATIONS: dict[int, Declaration] = {}
 """Every declared system call by number."""
 
 
-def syscall(name: str, *, note: str = "") -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def syscall(
+    name: str, *, note: str = ""
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Declare the decorated function as the handler of system call `name`."""
 
     def declare(handler: Callable[..., Result]) -> Callable[..., Result]:
