@@ -214,7 +214,9 @@ class World:
         self.handlers: list[Callable[[Cpu], Any]] = []
         platform = Platform()
         platform.world = self
-        config = SimpleNamespace(hostname=b"sandbox", pids=None, logs=lambda level: False)
+        config = SimpleNamespace(
+            hostname=b"sandbox", pids=None, memory=None, logs=lambda level: False
+        )
         self.kernel = Kernel(config, platform)  # type: ignore[arg-type]
         table: list[Any] = [None] * (TABLE_SIZE + 1)
         for number, declaration in DECLARATIONS.items():
