@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,10 +32,8 @@ def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
     yield ends
     for fd in ends:
-        try:
+        with suppress(OSError):  # the test may have closed it
             os.close(fd)
-        except OSError:
-            pass  # the test has closed it
 
 
 def read(task: Any, file: Any, count: int = 100) -> bytes:

@@ -86,6 +86,9 @@ class OverlayFs(TmpFs):
             index = self._devices[dev] = len(self._devices) + 1
         return ino if not index and ino <= _INO_MASK else index << _INO_SHIFT | ino & _INO_MASK
 
+    def new_directory(self, mode: int, uid: int, gid: int) -> TmpDirectory:
+        return NewDirectory(self, mode, uid, gid)
+
     def statfs(self) -> StatFs:
         return super().statfs()._replace(type=OVERLAYFS_SUPER_MAGIC)
 
@@ -95,6 +98,16 @@ class OverlayFs(TmpFs):
     def unmounted(self) -> None:
         self.settled.clear()
         self.tree.close()
+
+
+class NewDirectory(TmpDirectory):
+    """A directory that the program made: with a size like one on a disk."""
+
+    entry_size = 0
+
+    def __init__(self, fs: TmpFs, mode: int, uid: int, gid: int) -> None:
+        super().__init__(fs, mode, uid, gid)
+        self.size = 4096
 
 
 class LowerInode(TmpInode):

@@ -55,8 +55,6 @@ DEFAULT_INODES = 1 << 20
 XATTR_TOTAL_MAX = 1 << 16
 """Bytes of extended attributes that one file may have."""
 _DAY_NS = 86_400 * 10**9
-_DIRENT_SIZE = 20
-"""What an entry adds to a directory's size: BOGO_DIRENT_SIZE."""
 
 
 class TmpFs(FileSystem):
@@ -230,11 +228,13 @@ class TmpDirectory(TmpInode):
     """A directory. `names` maps each name to its inode; in the overlay, None marks a whiteout."""
 
     nlink = 2
+    entry_size = 20
+    """What an entry adds to the directory's size: BOGO_DIRENT_SIZE."""
 
     def __init__(self, fs: TmpFs, mode: int, uid: int, gid: int) -> None:
         super().__init__(fs, mode, uid, gid)
         self.names: dict[bytes, TmpInode | None] = {}
-        self.size = 2 * _DIRENT_SIZE
+        self.size = 2 * self.entry_size
 
     def lookup(self, task: Task, name: bytes) -> Inode | None:
         return self.names.get(name)
@@ -343,13 +343,13 @@ class TmpDirectory(TmpInode):
     def put(self, name: bytes, inode: TmpInode) -> None:
         """`name` means `inode` from now on."""
         if self.names.get(name) is None:
-            self.size += _DIRENT_SIZE
+            self.size += self.entry_size
         self.names[name] = inode
 
     def drop(self, name: bytes) -> None:
         """`name` means nothing from now on."""
         if self.names.pop(name, None) is not None:
-            self.size -= _DIRENT_SIZE
+            self.size -= self.entry_size
 
     def adjust_nlink(self, by: int) -> None:
         """There are `by` subdirectories more."""
