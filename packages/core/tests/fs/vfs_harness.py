@@ -17,6 +17,7 @@ from pysandbox_core.mm.io_buffer import Sink, Source
 from pysandbox_core.mm.memory_file import MemoryFile
 
 EFAULT = 14
+IOVEC = Struct("<QQ")
 
 
 class FlatMemory:
@@ -106,6 +107,21 @@ class FlatMemory:
 
     def source(self, addr: int, count: int) -> Source:
         return Source(self, addr, count)  # type: ignore[arg-type]
+
+    def _iov(self, addr: int, count: int) -> tuple[int, int, list[tuple[int, int]]]:
+        if not 0 < count <= 1024:
+            raise LinuxError(22)
+        ranges = list(IOVEC.iter_unpack(self.read(addr, count * IOVEC.size)))
+        if sum(size for _, size in ranges) > 0x7FFFF000:
+            raise LinuxError(22)
+        first, *more = ranges
+        return (*first, more[::-1])
+
+    def sink_iov(self, addr: int, count: int) -> Sink:
+        return Sink(self, *self._iov(addr, count))  # type: ignore[arg-type]
+
+    def source_iov(self, addr: int, count: int) -> Source:
+        return Source(self, *self._iov(addr, count))  # type: ignore[arg-type]
 
 
 class SmallMemoryFile(MemoryFile):
