@@ -25,6 +25,8 @@ class Reactor:
 
     FINE_TIMEOUT_NS = 20_000_000
     """Timeouts below this are kept to the microsecond."""
+    LONGEST_TIMEOUT_NS = 86_400_000_000_000
+    """A day: the host counts in 31 bits of milliseconds. Waking up early is no harm."""
 
     def __init__(self, kick: Callable[[], None]) -> None:
         self._kick = kick
@@ -79,6 +81,8 @@ class Reactor:
             # epoll_wait(2) counts in milliseconds, select(2) in microseconds
             select.select([self._epoll], [], [], timeout_ns / 1e9)
             timeout_ns = 0
+        elif timeout_ns is not None:
+            timeout_ns = min(timeout_ns, self.LONGEST_TIMEOUT_NS)
         for host_fd, events in self._epoll.poll(-1 if timeout_ns is None else timeout_ns / 1e9):
             self._armed.pop(host_fd, None)
             queue = self._queues.get(host_fd)
@@ -122,7 +126,8 @@ class Reactor:
                 deadline_ns = self._deadline_ns
                 timeout_ms = None
                 if deadline_ns is not None:
-                    timeout_ms = max(0, deadline_ns - time.monotonic_ns()) / 1e6
+                    timeout_ns = deadline_ns - time.monotonic_ns()
+                    timeout_ms = min(max(0, timeout_ns), self.LONGEST_TIMEOUT_NS) / 1e6
                 ready = poll.poll(timeout_ms)
                 if any(fd == self._wake_fd for fd, _ in ready):
                     os.eventfd_read(self._wake_fd)
