@@ -441,17 +441,28 @@ prots = st.sampled_from([PROT_NONE, PROT_READ, RW, RW, PROT_READ | PROT_EXEC])
 
 
 class Page:
-    """A page of the model: a private one's content is its own, a shared one's everybody's."""
+    """A page of the model: a private one's content is its own, a shared one's that of page `index`
+    of `memory`."""
 
-    def __init__(self, prot: int, shared: bool) -> None:
+    def __init__(self, prot: int, memory: list[list[int]] | None = None, index: int = 0) -> None:
         self.prot = prot
-        self.shared = shared
-        self.cell = [0]
+        self.shared = memory is not None
+        self.memory = memory
+        self.index = index
+        self.cell: list[int] | None = [0]
+        if memory is not None:
+            self.cell = memory[index] if index < len(memory) else None  # None: SIGBUS
 
     def forked(self) -> Page:
-        copy = Page(self.prot, self.shared)
-        copy.cell = self.cell if self.shared else self.cell[:]
+        copy = Page(self.prot, self.memory, self.index)
+        if not self.shared:
+            assert self.cell is not None
+            copy.cell = self.cell[:]
         return copy
+
+    def following(self, pages: int) -> Page:
+        """What is mapped `pages` after this one when its mapping grows."""
+        return Page(self.prot, self.memory, self.index + pages)
 
 
 class Memory(RuleBasedStateMachine):
@@ -475,8 +486,9 @@ class Memory(RuleBasedStateMachine):
         addr, size = self._range(place, length)
         kind = MAP_SHARED if shared else MAP_PRIVATE
         mm.mmap(None, addr, size, prot, kind | MAP_ANONYMOUS | MAP_FIXED)
-        for page in range(addr, addr + size, PAGE_SIZE):
-            model[page] = Page(prot, shared)
+        memory = [[0] for _ in range(size // PAGE_SIZE)] if shared else None
+        for index in range(size // PAGE_SIZE):
+            model[addr + index * PAGE_SIZE] = Page(prot, memory, index)
 
     @rule(which=places, place=places, length=lengths)
     def unmap(self, which, place, length):
@@ -532,9 +544,7 @@ class Memory(RuleBasedStateMachine):
         for page in range(new_addr, new_addr + new_size, PAGE_SIZE):
             moved = before.get(page - new_addr + addr)
             if moved is None:
-                moved = Page(first.prot, first.shared)
-                if first.shared:
-                    moved.cell = [None]  # beyond the end of the shared memory: SIGBUS
+                moved = first.following((page - new_addr) // PAGE_SIZE)
             model[page] = moved
 
     @rule(which=places, place=places, length=lengths)
@@ -553,7 +563,7 @@ class Memory(RuleBasedStateMachine):
     def write(self, which, place, value, side):
         mm, model = self._pick(which)
         page = BASE + place * PAGE_SIZE
-        allowed = page in model and model[page].prot & PROT_WRITE and model[page].cell != [None]
+        allowed = page in model and model[page].prot & PROT_WRITE and model[page].cell is not None
         try:
             if side == "k":
                 mm.write(page + 5, bytes([value]))
@@ -568,7 +578,7 @@ class Memory(RuleBasedStateMachine):
     def read(self, which, place, kernel_side):
         mm, model = self._pick(which)
         page = BASE + place * PAGE_SIZE
-        allowed = page in model and model[page].prot and model[page].cell != [None]
+        allowed = page in model and model[page].prot and model[page].cell is not None
         try:
             data = mm.read(page + 5, 1) if kernel_side else Program(mm).read(page + 5, 1)
             assert allowed

@@ -147,6 +147,7 @@ class MmMapping(MmAccess):
         """ENOMEM if cutting VMAs at `start` and `end` makes too many."""
         if len(self.vmas) >= MAX_MAP_COUNT - 1:
             raise LinuxError(ENOMEM)
+        self.require_host_room()
 
     def require_unsealed(self, start: int, end: int) -> None:
         """EPERM if part of the range was sealed by mseal(2)."""
@@ -176,6 +177,7 @@ class MmMapping(MmAccess):
         """
         if len(self.vmas) > MAX_MAP_COUNT:
             raise LinuxError(ENOMEM)
+        self.require_host_room()
         if flags & MAP_FIXED_NOREPLACE:
             flags |= MAP_FIXED
         start = find_range(self, addr, length, flags)

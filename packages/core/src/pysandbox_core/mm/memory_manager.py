@@ -113,7 +113,7 @@ class MemoryManager(MmMapping):
             piece = piece._replace(cow=True)
             self.pages.set(start, end, piece)
             if vma.prot & PROT_WRITE:
-                self.address_space.protect(start, end - start, HOST_PROT[vma.prot + 8])
+                self.host_protect(start, end - start, HOST_PROT[vma.prot + 8])
         child.adopt(start, end, piece, vma)
 
     def _copy_pages(

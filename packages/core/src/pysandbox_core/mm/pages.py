@@ -25,7 +25,7 @@ from pysandbox_platform import ACCESS_EXEC, ACCESS_WRITE, PAGE_SIZE, PROT_EXEC, 
 from pysandbox_core.abi.mman import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL
 from pysandbox_core.errors import LinuxError, linux_errors
 from pysandbox_core.mm.memory_file import EXTENT_SHIFT, EXTENT_SIZE
-from pysandbox_core.mm.state import STACK_GUARD_GAP, MmState
+from pysandbox_core.mm.state import HOST_MAPPINGS_MAX, STACK_GUARD_GAP, MmState
 from pysandbox_core.mm.vma import HOST_PROT, VM_GROWSDOWN, VM_LOCKED, VM_SHARED, Piece, Vma
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ HOT_PAGES_MAX = 48
 """Pages that fork copies because earlier forks showed that they will be written."""
 TRIM_MIN = 32 << 10
 """Shorter runs are not worth another mapping on the host."""
+HOST_ROOM_MIN = 512
+"""Mappings on the host that one operation may add."""
 STACK_STEP = 128 << 10
 """Bytes that a stack grows by at least, as far as its limit allows."""
 
@@ -79,15 +81,22 @@ class MmPages(MmState):
             self.make_present(index, addr, write)
         except LinuxError as error:
             if error.errno == ENOMEM:
-                self.kernel.log(f"out of memory: limit of {self.memory_file.limit} bytes reached")
+                self.kernel.log(self._describe_shortage())
                 return SIGKILL, SI_KERNEL
             return SIGBUS, BUS_ADRERR
         return 0, 0
+
+    def _describe_shortage(self) -> str:
+        memory_file = self.memory_file
+        if memory_file.limit is None or memory_file.granted < memory_file.limit // 2:
+            return "out of memory: a program has too many mappings"
+        return f"out of memory: limit of {memory_file.limit} bytes reached"
 
     def make_present(self, index: int, addr: int, write: bool) -> None:
         """Make the page at `addr`, in VMA number `index`, reachable as its VMA says, and ready to
         be written if `write`. The caller has checked the VMA's rights. EFAULT beyond the end of the
         file, ENOMEM at the limit."""
+        self.require_host_room()
         tight = self.memory_file.tight
         try:
             self._make_present(index, addr, write, PAGE_SIZE if tight else RUN)
@@ -177,7 +186,7 @@ class MmPages(MmState):
         fd = self.memory_file.fd
         for at, stop, offset in self.new_frames(start, end):
             self.pages.set(at, stop, Piece(None, offset - at, False))
-            self.address_space.map(at, stop - at, prot, fd, offset)
+            self.host_map(at, stop - at, prot, fd, offset)
 
     def new_frames(self, start: int, end: int) -> list[tuple[int, int, int]]:
         """Zeroed frames for [start, end), as (start, end, memory-file offset). ENOMEM"""
@@ -228,7 +237,7 @@ class MmPages(MmState):
             if in_memory_file:
                 self.memory_file.incref(offset, length)
             self.pages.set(start, start + length, Piece(mappable, offset - start, private))
-            self.address_space.map(start, length, prot, fd, offset)
+            self.host_map(start, length, prot, fd, offset)
             start += length
 
     def _copy_file(self, vma: Vma, mappable: Mappable, start: int, end: int, addr: int) -> None:
@@ -248,7 +257,7 @@ class MmPages(MmState):
                     os.pwrite(fd, os.pread(host_fd, length, host_offset), target)
                 target += length
             self.pages.set(at, stop, Piece(None, offset - at, False))
-            self.address_space.map(at, stop - at, prot, fd, offset)
+            self.host_map(at, stop - at, prot, fd, offset)
 
     # Copy-on-write.
 
@@ -267,7 +276,7 @@ class MmPages(MmState):
         if count == 1:  # the others are gone
             end = addr + same
             self.pages.set(addr, end, Piece(None, piece.delta, False))
-            self.address_space.protect(addr, end - addr, HOST_PROT[vma.prot])
+            self.host_protect(addr, end - addr, HOST_PROT[vma.prot])
             return
         if len(self.hot_pages) >= HOT_PAGES_MAX:
             self.hot_pages.clear()
@@ -279,11 +288,37 @@ class MmPages(MmState):
         for at, stop, offset in self.new_frames(run_start, run_end):
             memory_file.copy(at + piece.delta, offset, stop - at)
             self.pages.set(at, stop, Piece(None, offset - at, False))
-            self.address_space.map(at, stop - at, prot, memory_file.fd, offset)
+            self.host_map(at, stop - at, prot, memory_file.fd, offset)
         self.settle()  # other threads see the copy before it changes
         memory_file.decref(run_start + piece.delta, run_end - run_start)
 
     # Telling the platform.
+
+    def host_map(self, addr: int, length: int, prot: int, fd: int, offset: int) -> None:
+        """AddressSpace.map, counted."""
+        self.host_room -= 2
+        self.address_space.map(addr, length, prot, fd, offset)
+
+    def host_protect(self, addr: int, length: int, prot: int) -> None:
+        """AddressSpace.protect, counted."""
+        self.host_room -= 2
+        self.address_space.protect(addr, length, prot)
+
+    def require_host_room(self) -> None:
+        """ENOMEM if the platform may be near the number of mappings that the host allows one of its
+        processes: our VMAs and copied pages make more of them than Linux would."""
+        if self.host_room > HOST_ROOM_MIN:
+            return
+        pages = self.pages
+        count = len(pages)
+        if count + len(self.vmas) > HOST_MAPPINGS_MAX - HOST_ROOM_MIN:
+            starts = set(pages.starts)
+            count += sum(start not in starts and start in pages for start in self.vmas.starts)
+        else:
+            count += len(self.vmas)
+        self.host_room = HOST_MAPPINGS_MAX - count
+        if self.host_room <= HOST_ROOM_MIN:
+            raise LinuxError(ENOMEM)
 
     def _tell(self, vma: Vma, start: int, end: int, piece: Piece) -> None:
         """Give the platform, again, what is present in [start, end)."""
@@ -292,7 +327,7 @@ class MmPages(MmState):
         if source is not None and not source.in_memory_file:
             fd = source.host_fd
         prot = HOST_PROT[vma.prot + 8 * piece.cow]
-        self.address_space.map(start, end - start, prot, fd, start + piece.delta)
+        self.host_map(start, end - start, prot, fd, start + piece.delta)
 
     def protect_pages(self, start: int, end: int, prot: int) -> None:
         """The VMA of [start, end) now has `prot`: tell the platform, in as few calls as may be."""
@@ -301,13 +336,11 @@ class MmPages(MmState):
             host_prot = HOST_PROT[prot + 8 * piece.cow]
             if host_prot != pending_prot:
                 if pending_prot >= 0:
-                    self.address_space.protect(
-                        pending_start, pending_end - pending_start, pending_prot
-                    )
+                    self.host_protect(pending_start, pending_end - pending_start, pending_prot)
                 pending_start, pending_prot = at, host_prot
             pending_end = stop
         if pending_prot >= 0:
-            self.address_space.protect(pending_start, pending_end - pending_start, pending_prot)
+            self.host_protect(pending_start, pending_end - pending_start, pending_prot)
 
     # Taking pages away.
 

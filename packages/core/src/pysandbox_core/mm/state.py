@@ -23,6 +23,8 @@ STACK_GUARD_GAP = 256 << 12
 """Bytes kept free below a stack. Linux: stack_guard_gap."""
 MAX_MAP_COUNT = 65530
 """Linux: vm.max_map_count"""
+HOST_MAPPINGS_MAX = 65530 - 200
+"""Mappings that a process of the host may have, less what a platform needs for itself."""
 MMAP_MIN_ADDR = 0x10000
 """Linux: vm.mmap_min_addr"""
 TASK_SIZE = 0x7FFFFFFFF000
@@ -62,6 +64,8 @@ class MmState:
         """Files that are mapped, so that mappings of one file can merge."""
         self.backing_bytes: dict[Backing, int] = {}
         """Bytes of VMAs that each backing has here."""
+        self.host_room = HOST_MAPPINGS_MAX
+        """At least so many more mappings the host allows; see MmPages.require_host_room."""
         self._stale: list[Mappable] = []
         """No longer mapped, but the platform may not have let go of the host fd."""
 
