@@ -156,7 +156,6 @@ static const struct row rows[] = {
     WRITES(mincore, WRITABLE, 4096, BAD),
     WRITES(get_robust_list, 0, BAD, WRITABLE),
     READS(chroot, BAD),
-    READS(mq_open, BAD, 0, 0, 0),
 };
 
 static int file, pipes[2], sock[2], epoll, timer, directory, inotify;

@@ -44,6 +44,56 @@ static void shared_memory(void)
     CHECK(shmget(0x7e57aaaa, 100, 0));
 }
 
+/* Attaching: where, how, how often; segments that go with their last attachment. */
+static void attachments(void)
+{
+    SECTION("attachments");
+    struct shmid_ds ds;
+    int id = (int)MUST(shmget(IPC_PRIVATE, 3 * PAGE, IPC_CREAT | 0600));
+    char *place = pages(8);
+    MUST(munmap(place, 8 * PAGE));
+    SHOW(shmat(id, place, 0) == place);
+    CHECK((long)shmat(id, place + PAGE, 0));
+    CHECK((long)shmat(id, place + PAGE + 1, 0));
+    SHOW(shmat(id, place + PAGE + 1, SHM_RND | SHM_REMAP) == place + PAGE);
+    CHECK((long)shmat(id, NULL, SHM_REMAP));
+    CHECK(shmdt(place + 2 * PAGE));
+    CHECK(shmdt(place));
+    CHECK(shmctl(id, IPC_STAT, &ds));
+    SHOW(ds.shm_nattch);
+    strcpy(place + PAGE, "through it");
+    CHECK(shmctl(id, IPC_RMID, NULL));
+    pid_t pid = (pid_t)MUST(fork());
+    if (pid == 0) {
+        CHECK(shmctl(id, IPC_STAT, &ds));
+        SHOW(ds.shm_nattch);
+        say("%s", place + PAGE);
+        _exit(0);
+    }
+    reap("child", pid);
+    char *again = shmat(id, NULL, SHM_RDONLY);
+    say("%s", again);
+    CHECK(mprotect(again, PAGE, PROT_READ | PROT_WRITE));
+    CHECK(shmdt(again));
+    CHECK(munmap(place + PAGE, 3 * PAGE));
+    CHECK(shmctl(id, IPC_STAT, &ds));
+    key_t key = 0x70000000 | getpid();
+    id = (int)MUST(shmget(key, 100, IPC_CREAT | IPC_EXCL | 0600));
+    CHECK(shmget(key, 100, IPC_CREAT | IPC_EXCL | 0600));
+    SHOW(shmget(key, 50, 0) == id);
+    CHECK(shmget(key, 200, 0));
+    ds.shm_perm.uid = getuid();
+    ds.shm_perm.gid = getgid();
+    ds.shm_perm.mode = 0400;
+    CHECK(shmctl(id, IPC_SET, &ds));
+    CHECK(shmctl(id, IPC_STAT, &ds));
+    say("mode %o", ds.shm_perm.mode);
+    CHECK(shmctl(id, 99, &ds));
+    CHECK(syscall(SYS_shmctl, id, IPC_STAT, 8));
+    CHECK(shmctl(id, IPC_RMID, NULL));
+    CHECK(shmget(key, 50, 0));
+}
+
 static long operate(int id, unsigned short number, short op, short flags)
 {
     struct sembuf operation = {number, op, flags};
@@ -128,6 +178,7 @@ static void messages(void)
 int main(void)
 {
     shared_memory();
+    attachments();
     semaphores();
     messages();
     return 0;

@@ -1,0 +1,1 @@
+"""System V interprocess communication: shared memory, semaphores, message queues. svipc(7)"""
