@@ -6,6 +6,7 @@ import importlib
 import os
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from pysandbox_core.fs.pipe import open_pipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fs"))
 
-from vfs_harness import new_task, overlay_kernel
+from vfs_harness import IOVEC, new_task, overlay_kernel
 
 FAMILIES = (
     "advice", "chroot", "directories", "dup", "fcntl", "inotify", "ioctl", "links", "locks",
@@ -29,7 +30,8 @@ FAMILIES = (
 )  # fmt: skip
 PATHS = (
     b"", b".", b"..", b"/", b"file", b"dir", b"dir/", b"dir/file", b"link", b"loop", b"new", b"a/b",
-    b"dir/sub/..", b"x" * 300, b"/" * 4000, b"dir/new", b"new/", b"\xff\xfe",
+    b"user.a", b"trusted.a", b"tmpfs", b"dir/sub/..", b"x" * 300, b"/" * 4000, b"dir/new",
+    b"new/", b"\xff\xfe",
 )  # fmt: skip
 NUMBERS = (
     0, 1, 2, 3, 7, 8, 511, 4095, 4096, 0o644, 0o777, 0x1000, 0x7FFF, 0xFFFF, 1 << 20, 1 << 31,
@@ -83,6 +85,25 @@ def refill(task: Any) -> None:
             files.let_go(task, previous)
 
 
+def pool_for(
+    kind: str, chance: random.Random, paths: list[int], scratch: int, vector: int
+) -> Sequence[int]:
+    """What an argument of type `kind` is chosen from: mostly something that may work."""
+    if chance.random() < 0.15:
+        return NUMBERS
+    if kind in ("UserPath", "UserString"):
+        return paths
+    if kind in ("Fd", "DirFd"):
+        return (0, 3, 4, 5, 6, 7, 8, 0xFFFFFF9C)
+    if kind == "IovecPtr":
+        return (vector,)
+    if kind in ("UserAddr", "UserBuffer"):
+        return (0, scratch, scratch + 7, scratch + 4096, 0x1000 + (1 << 21) - 5)
+    if kind in ("Size", "Loff", "ULong"):
+        return (0, 1, 2, 16, 24, 100, 5000)
+    return (0, 0, 0, 1, 2, 3, 4, 0x100, 0x1000)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_but_errnos(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from pysandbox_core import task_signals
@@ -102,6 +123,7 @@ def test_nothing_but_errnos(tmp_path: Path, seed: int, monkeypatch: pytest.Monke
     memory = task.mm
     paths = [memory.path(path) for path in PATHS]
     scratch = memory.place(bytes(8192))
+    vector = memory.place(IOVEC.pack(scratch, 100) + IOVEC.pack(scratch + 50, 200))
     for number in range(CALLS):
         if number % 500 == 0:
             task.fs.set_root(task.kernel.mounts.root)
@@ -109,16 +131,10 @@ def test_nothing_but_errnos(tmp_path: Path, seed: int, monkeypatch: pytest.Monke
             refill(task)
             memory.write(scratch, chance.randbytes(8192))
         declaration = chance.choice(calls)
-        arguments = []
-        for _, kind in declaration.parameters:
-            pool: Any = NUMBERS
-            if kind in ("UserPath", "UserString") and chance.random() < 0.9:
-                pool = paths
-            elif kind in ("Fd", "DirFd") and chance.random() < 0.9:
-                pool = (0, 3, 4, 5, 6, 7, 8, 0xFFFFFF9C)
-            elif KINDS[kind] == "u64" and chance.random() < 0.6:
-                pool = (scratch, scratch + 7, scratch + 4096, 0x1000 + (1 << 21) - 5)
-            arguments.append(DECODERS[KINDS[kind]](chance.choice(pool)))
+        arguments = [
+            DECODERS[KINDS[kind]](chance.choice(pool_for(kind, chance, paths, scratch, vector)))
+            for _, kind in declaration.parameters
+        ]
         try:
             result = declaration.handler(task, *arguments)
         except LinuxError:

@@ -1,7 +1,7 @@
 """FdTable: a process's descriptors. Linux: struct files_struct.
 
-Interface: shared by tasks that cloned with CLONE_FILES (`users` counts them), copied by fork. Entries
-hold one reference each on their FileDescription.
+Interface: shared by tasks that cloned with CLONE_FILES (`users` counts them), copied by fork.
+Entries hold one reference each on their FileDescription.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class FdTable:
         return file
 
     def allocate(self, limit: int, minimum: int = 0) -> int:
-        """The lowest free number from `minimum`; EMFILE if it is `limit` (RLIMIT_NOFILE) or more."""
+        """The lowest free number from `minimum`; EMFILE if it is `limit` (RLIMIT_NOFILE) or
+        more."""
         files = self._files
         fd = max(minimum, self._first_free)
         while fd < len(files) and files[fd] is not None:

@@ -1,13 +1,13 @@
 """FileDescription: an open file, what descriptors refer to. open(2), "open file description".
 
 Interface: reference counted by `FdTable` entries and kernel users (`incref`, `decref`); the last
-`decref` calls `release`. A subclass implements what its kind of file has; the defaults answer as Linux
-does for a file that has not. Data moves through a `Sink` (to the program) or a `Source` (from it), see
-mm/io_buffer.py; both know how much room or data is left, and end early at a bad address.
+`decref` calls `release`. A subclass implements what its kind of file has; the defaults answer as
+Linux does for a file that has not. Data moves through a `Sink` (to the program) or a `Source` (from
+it), see mm/io_buffer.py; both know how much room or data is left, and end early at a bad address.
 
-Blocking: `read` and `write` block unless O_NONBLOCK is in `flags`, by waiting on `queue` for the event
-they need, and raise EAGAIN otherwise. `queue` is woken with POLL* bits whenever `poll` may answer
-differently than before.
+Blocking: `read` and `write` block unless O_NONBLOCK is in `flags`, by waiting on `queue` for the
+event they need, and raise EAGAIN otherwise. `queue` is woken with POLL* bits whenever `poll` may
+answer differently than before.
 
 Linux: struct file, struct file_operations.
 """
@@ -39,13 +39,13 @@ class FileDescription:
     `inode` its file."""
 
     __slots__ = (
-        "__weakref__", "flags", "inode", "listing", "mode", "offset", "owner", "owner_signal", "path",
-        "queue", "refs",
+        "__weakref__", "flags", "inode", "listing", "mode", "offset", "owner", "owner_signal",
+        "path", "queue", "refs",
     )  # fmt: skip
 
     def __init__(self, flags: int, inode: Inode, path: Path | None = None) -> None:
         self.flags = flags
-        """Access mode and status flags: what fcntl(F_GETFL) gives, O_CREAT and its like taken out."""
+        """Access mode and status flags: what fcntl(F_GETFL) gives, without O_CREAT and its like."""
         access = flags & O_ACCMODE
         self.mode = 0 if flags & O_PATH else (FMODE_READ, FMODE_WRITE, 3, 0)[access]
         """FMODE_* bits: what it was opened for."""

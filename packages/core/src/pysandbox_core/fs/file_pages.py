@@ -37,9 +37,16 @@ _END = 1 << 63
 
 
 class SpaceLimit:
-    """Pages and inodes that a file system in memory has and may have; None for no limit."""
+    """Pages and inodes that a file system in memory has and may have; None for no limit.
+
+    What else takes memory (more names of a file, extended attributes, texts of links) counts as
+    inodes, one for each `INODE_BYTES` begun.
+    """
 
     __slots__ = ("inodes", "max_inodes", "max_pages", "pages")
+
+    INODE_BYTES = 1024
+    """Linux: BOGO_INODE_SIZE."""
 
     def __init__(self, max_pages: int | None = None, max_inodes: int | None = None) -> None:
         self.pages = 0
@@ -52,11 +59,10 @@ class SpaceLimit:
             raise LinuxError(ENOSPC)
         self.pages += count
 
-    def take_inode(self) -> None:
-        """Also for another name of a file: it takes memory as well."""
-        if self.max_inodes is not None and self.inodes >= self.max_inodes:
+    def take_inodes(self, count: int) -> None:
+        if self.max_inodes is not None and self.inodes + count > self.max_inodes and count > 0:
             raise LinuxError(ENOSPC)
-        self.inodes += 1
+        self.inodes += count
 
 
 class FilePages(MemoryMappable):

@@ -3,8 +3,8 @@
 Interface: one `Inode` object stands for one file of a file system for as long as anything refers to
 it. Names are bytes without a slash; `b"."` and `b".."` never reach an inode. The VFS has already
 checked permissions, mounts, read-only mounts and name lengths, and holds what Linux would lock; an
-inode checks what only it can know (does the name exist, is the directory empty). An operation that a
-file system does not have raises the errno that Linux gives for it; the defaults here do.
+inode checks what only it can know (does the name exist, is the directory empty). An operation that
+a file system does not have raises the errno that Linux gives for it; the defaults here do.
 
 Linux: struct inode_operations, Documentation/filesystems/vfs.rst.
 """
@@ -217,7 +217,8 @@ class Inode:
     # Opening.
 
     def open(self, task: Task, path: Path, flags: int) -> FileDescription:
-        """A new file description; `flags` are those of open(2), O_CREAT, O_EXCL, O_TRUNC done with."""
+        """A new file description; `flags` are those of open(2), O_CREAT, O_EXCL, O_TRUNC done
+        with."""
         raise NotImplementedError
 
     # Extended attributes, xattr(7). Names are complete (b"user.x").

@@ -11,7 +11,7 @@ Linux: fs/locks.c.
 
 from __future__ import annotations
 
-from errno import EAGAIN, EDEADLK
+from errno import EAGAIN, EDEADLK, ENOLCK
 from fcntl import F_UNLCK, F_WRLCK, LOCK_EX
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pysandbox_core.task import Task
 
 OFFSET_MAX = (1 << 63) - 1
+MAX_RECORDS = 16384
+"""Ranges that may be locked on one inode; more are ENOLCK, though Linux knows no such limit."""
 _DEADLOCK_STEPS = 10
 """How long a chain of waiting owners is followed: MAX_DEADLK_ITERATIONS."""
 
@@ -88,6 +90,8 @@ class FileLocks:
                     kept.append(lock._replace(end=min(lock.end, start - 1)))
                 if lock.end > end:
                     kept.append(lock._replace(start=max(lock.start, end + 1)))
+        if len(kept) > MAX_RECORDS:
+            raise LinuxError(ENOLCK)
         if kind != F_UNLCK:
             kept.append(RecordLock(owner, kind, start, end, pid))
         kept.sort(key=lambda lock: lock.start)

@@ -133,6 +133,7 @@ class LowerInode(TmpInode):
 
     def settle(self) -> None:
         if not self.is_settled:
+            self.charge(1)
             self.is_settled = True
             self.fs.settled[self.key] = self
 
@@ -230,6 +231,7 @@ class OverlayDirectory(LowerInode, TmpDirectory):
         """Every directory above has to remember the way here."""
         directory = self
         while not directory.is_settled:
+            directory.charge(1)
             directory.is_settled = True
             above = directory.above
             if above is None:

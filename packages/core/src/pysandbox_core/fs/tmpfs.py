@@ -73,6 +73,8 @@ class TmpFs(FileSystem):
         max_inodes: int | None = DEFAULT_INODES,
     ) -> None:
         self.kernel = kernel
+        if max_inodes == DEFAULT_INODES:
+            max_inodes = default_inodes(kernel)
         self.dev = kernel.new_device()
         self.space = SpaceLimit(
             None if max_bytes is None else -(-max_bytes // PAGE_SIZE), max_inodes
@@ -109,7 +111,7 @@ class TmpFs(FileSystem):
         parts = []
         if self.space.max_pages is not None:
             parts.append(b"size=%dk" % (self.space.max_pages * PAGE_SIZE >> 10))
-        if self.space.max_inodes not in (None, DEFAULT_INODES):
+        if self.space.max_inodes not in (None, default_inodes(self.kernel)):
             parts.append(b"nr_inodes=%d" % (self.space.max_inodes or 0))
         return b",".join(parts)
 
@@ -119,13 +121,12 @@ class TmpInode(Inode):
 
     fs: TmpFs
     size: int = 0
-    charged = False
-    """It counts as one of the file system's inodes."""
+    charges = 0
+    """How many inodes of the file system's limit it counts as."""
 
     def __init__(self, fs: TmpFs, mode: int, uid: int, gid: int) -> None:
-        fs.space.take_inode()
-        self.charged = True
         self.fs = fs
+        self.charge(1)
         self.ino = fs.new_ino()
         self.mode = mode
         self.uid = uid
@@ -135,8 +136,13 @@ class TmpInode(Inode):
         self.xattrs: dict[bytes, bytes] | None = None
 
     def __del__(self) -> None:
-        if self.charged:
-            self.fs.space.inodes -= 1
+        if self.charges:
+            self.fs.space.inodes -= self.charges
+
+    def charge(self, count: int) -> None:
+        """It counts as `count` inodes more. ENOSPC"""
+        self.fs.space.take_inodes(count)
+        self.charges += count
 
     @property
     def blocks(self) -> int:
@@ -201,7 +207,7 @@ class TmpInode(Inode):
 
     def set_xattr(self, name: bytes, value: bytes, flags: int) -> None:
         _check_xattr_name(name)
-        known = self.xattrs or {}
+        known = self.xattrs if self.xattrs is not None else {}
         if flags & os.XATTR_CREATE and name in known:
             raise LinuxError(EEXIST)
         if flags & os.XATTR_REPLACE and name not in known:
@@ -209,6 +215,7 @@ class TmpInode(Inode):
         used = sum(len(key) + len(data) for key, data in known.items() if key != name)
         if used + len(name) + len(value) > XATTR_TOTAL_MAX:
             raise LinuxError(ENOSPC)
+        self.charge(_units(used + len(name) + len(value)) - _xattr_units(known))
         known[name] = value
         self.xattrs = known
         self.changed()
@@ -220,7 +227,9 @@ class TmpInode(Inode):
         _check_xattr_name(name)
         if not self.xattrs or name not in self.xattrs:
             raise LinuxError(ENODATA)
+        before = _xattr_units(self.xattrs)
         del self.xattrs[name]
+        self.charge(_xattr_units(self.xattrs) - before)
         self.changed()
 
 
@@ -269,6 +278,7 @@ class TmpDirectory(TmpInode):
 
     def link(self, task: Task, name: bytes, inode: Inode) -> None:
         assert isinstance(inode, TmpInode)
+        inode.charge(1)
         inode.named(1)
         self.put(name, inode)
         self.modified()
@@ -276,6 +286,8 @@ class TmpDirectory(TmpInode):
     def unlink(self, task: Task, name: bytes, inode: Inode) -> None:
         assert isinstance(inode, TmpInode)
         self.drop(name)
+        if inode.charges > 1 and inode.nlink > 1:
+            inode.charge(-1)
         inode.named(-1)
         self.modified()
 
@@ -467,6 +479,7 @@ class TmpSymlink(TmpInode):
 
     def __init__(self, fs: TmpFs, target: bytes, uid: int, gid: int) -> None:
         super().__init__(fs, S_IFLNK | 0o777, uid, gid)
+        self.charge(_units(len(target)))
         self.target = target
         self.size = len(target)
 
@@ -498,9 +511,23 @@ def _check_xattr_name(name: bytes) -> None:
         raise LinuxError(ENOTSUP)
 
 
+def _units(size: int) -> int:
+    """How many inodes `size` bytes count as."""
+    return -(-size // SpaceLimit.INODE_BYTES)
+
+
+def _xattr_units(xattrs: dict[bytes, bytes]) -> int:
+    return _units(sum(len(name) + len(value) for name, value in xattrs.items()))
+
+
+def default_inodes(kernel: Kernel) -> int:
+    """One for each page it may have, as tmpfs takes; each costs this process about as much."""
+    return min(DEFAULT_INODES, _memory_pages(kernel))
+
+
 def _memory_pages(kernel: Kernel) -> int:
     """Half of the memory there is, as tmpfs takes where no size was asked for."""
     limit = kernel.memory_file.limit
     if limit is not None:
-        return limit // PAGE_SIZE
+        return limit // PAGE_SIZE // 2
     return os.sysconf("SC_PHYS_PAGES") // 2

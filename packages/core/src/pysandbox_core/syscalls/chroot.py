@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE
+from errno import EBUSY, EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ERANGE
 
 from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.credentials import CAP_SYS_ADMIN, CAP_SYS_CHROOT
@@ -12,6 +12,8 @@ from pysandbox_core.fs.dentry import Path
 from pysandbox_core.fs.permissions import MAY_EXEC, check_access
 from pysandbox_core.fs.resolve import resolve
 from pysandbox_core.task import Task
+
+PATH_MAX = 4096
 
 
 @syscall("chdir")
@@ -39,8 +41,8 @@ def fchdir(task: Task, fd: Fd) -> Result:
 def getcwd(task: Task, buf: UserAddr, size: ULong) -> Result:
     """Copy the working directory's path, with a NUL; how many bytes that is. getcwd(2)
 
-    Errors: ENOENT it was removed; ERANGE no room; EFAULT. A directory that is not below the root
-    shows with `(unreachable)` before it, as Linux has it.
+    Errors: ENOENT it was removed; ENAMETOOLONG; ERANGE no room; EFAULT. A directory that is not
+    below the root shows with `(unreachable)` before it, as Linux has it.
     """
     cwd = task.fs.cwd
     if cwd.dentry.unlinked:
@@ -48,6 +50,8 @@ def getcwd(task: Task, buf: UserAddr, size: ULong) -> Result:
     text, reachable = cwd.text(task.fs.root)
     if not reachable:
         text = b"(unreachable)" + text
+    if len(text) + 1 > PATH_MAX:
+        raise LinuxError(ENAMETOOLONG)
     if len(text) + 1 > size:
         raise LinuxError(ERANGE)
     task.mm.write(buf, text + b"\0")
