@@ -61,3 +61,6 @@ for _name in ("lsm_get_self_attr", "lsm_list_modules", "lsm_set_self_attr"):
 
 for _name in ("uprobe", "uretprobe"):
     refused(_name, ENOSYS, "the kernel's own way back from a user probe")
+
+for _name in ("futex_requeue", "futex_wait", "futex_wake"):
+    refused(_name, ENOSYS, "new names for what futex(2) does; C libraries use that")
