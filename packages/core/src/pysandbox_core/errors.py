@@ -1,8 +1,8 @@
 """The kernel's exception types, split by whose fault it is.
 
-`LinuxError` is an answer to the program. `KernelBug` is ours and ends the sandbox. What a person did
-wrong when asking for a sandbox is a `SandboxError`. A host error (OSError) is none of these: it must
-not reach the program by accident, and `linux_errors()` converts where that is meant.
+`LinuxError` is an answer to the program. `KernelBug` is ours and ends the sandbox. What a person
+did wrong when asking for a sandbox is a `SandboxError`. A host error (OSError) is none of these: it
+must not reach the program by accident, and `linux_errors()` converts where that is meant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# include/linux/errno.h: never seen by a program; the signal code turns them into EINTR or a restart.
+# include/linux/errno.h: never seen by a program; the signal code turns them into EINTR or a
+# restart.
 ERESTARTSYS = 512
 """Restart if the handler that interrupts has SA_RESTART, else EINTR."""
 ERESTARTNOINTR = 513
@@ -75,7 +76,8 @@ class KernelFailureError(SandboxError, RuntimeError):
 
 @contextmanager
 def linux_errors() -> Iterator[None]:
-    """Give the program the errno of any OSError raised inside: for host calls made on its behalf."""
+    """Give the program the errno of any OSError raised inside: for host calls made on its
+    behalf."""
     try:
         yield
     except OSError as error:
