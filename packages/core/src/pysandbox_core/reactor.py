@@ -1,8 +1,8 @@
 """Host input and output: one epoll for every host descriptor the kernel waits for.
 
-Interface: `watch` gives a WaitQueue that is woken on the kernel thread when the descriptor is ready.
-Readiness is level-triggered and one-shot: after a wake-up the descriptor is quiet until `watch` is
-asked for it again, so that news nobody reads does not spin the loop.
+Interface: `watch` gives a WaitQueue that is woken on the kernel thread when the descriptor is
+ready. Readiness is level-triggered and one-shot: after a wake-up the descriptor is quiet until
+`watch` is asked for it again, so that news nobody reads does not spin the loop.
 
 While contexts run, the kernel thread blocks in the platform's wait, which knows nothing of
 descriptors. Then a helper thread waits on the epoll for it and kicks the platform; it touches no
