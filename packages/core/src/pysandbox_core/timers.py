@@ -27,8 +27,8 @@ class Timer:
 
 
 class Timers:
-    """All armed timers of a kernel. Cancelled ones stay in the heap until they come up, or until they
-    are the majority of it."""
+    """All armed timers of a kernel. Cancelled ones stay in the heap until they come up, or until
+    they are the majority of it."""
 
     __slots__ = ("armed", "heap")
 
