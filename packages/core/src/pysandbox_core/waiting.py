@@ -7,8 +7,8 @@ Interface:
   between the test and the wait, so that no wake-up is lost.
 - Everything here belongs to the kernel thread.
 
-A blocked task costs one greenlet: the handler's Python stack stays where it is, and another greenlet
-carries the kernel loop on (loop.py).
+A blocked task costs one greenlet: the handler's Python stack stays where it is, and another
+greenlet carries the kernel loop on (loop.py).
 """
 
 from __future__ import annotations
@@ -105,10 +105,12 @@ def block(
     *,
     killable_only: bool = False,
 ) -> bool:
-    """Block `task` until a queue is woken: True; or until `deadline_ns` of the monotonic clock: False.
+    """Block `task` until a queue is woken: True; or until `deadline_ns` of the monotonic clock:
+    False.
 
     Raises Interrupted(`restart`) when a signal that the task does not block is pending, before or
-    during the wait; with `killable_only`, only when the task is to die. May return True for no reason.
+    during the wait; with `killable_only`, only when the task is to die. May return True for no
+    reason.
     """
     if task.interrupted(killable_only):
         raise Interrupted(restart)
