@@ -1,4 +1,5 @@
-"""What uname(2) and /proc/sys/kernel say of this kernel; the host's version is nobody's business."""
+"""What uname(2) and /proc/sys/kernel say of this kernel; the host's version is nobody's
+business."""
 
 from __future__ import annotations
 
