@@ -15,8 +15,9 @@ nox.options.error_on_missing_interpreters = True
 PACKAGES = ("platform-api", "core", "platform-ptrace", "cli")
 """In the order in which they depend on each other."""
 
-TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "setuptools>=77", "cffi>=1.16")
-"""setuptools and cffi: tests build and install the examples without asking a package index."""
+TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "pyelftools>=0.30", "setuptools>=77", "cffi>=1.16")
+"""pyelftools: a second opinion on ELF headers. setuptools and cffi: tests build and install the
+examples without asking a package index."""
 
 LINT_TOOLS = ("ruff>=0.6,<1", "mypy>=1.11", "nox", *TEST_TOOLS)
 

@@ -12,7 +12,15 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from pysandbox_platform import PAGE_SIZE, STOP_INTERRUPTED, STOP_NONE, AddressSpace, Context, Platform, Probe
+from pysandbox_platform import (
+    PAGE_SIZE,
+    STOP_INTERRUPTED,
+    STOP_NONE,
+    AddressSpace,
+    Context,
+    Platform,
+    Probe,
+)
 from pysandbox_platform.registers_amd64 import NREGS
 
 Program = Iterator[dict[str, Any]]

@@ -120,7 +120,15 @@ def test_a_blocked_handler_lets_others_run(kernel: Kernel) -> None:
     tasks = [start(kernel, waiter(number)) for number in range(3)]
     start(kernel, waker())
     kernel.run()
-    assert events == ["0 waits", "1 waits", "2 waits", "wake", "0 goes on", "1 goes on", "2 goes on"]
+    assert events == [
+        "0 waits",
+        "1 waits",
+        "2 waits",
+        "wake",
+        "0 goes on",
+        "1 goes on",
+        "2 goes on",
+    ]
     assert results == [0, 1, 2]
 
 

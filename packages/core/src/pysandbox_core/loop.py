@@ -21,7 +21,6 @@ from pysandbox_core.task_run import blame, finish_failed_syscall, handle_stop, r
 
 if TYPE_CHECKING:
     from pysandbox_core.kernel import Kernel
-    from pysandbox_core.task import Task
 
 
 def run(kernel: Kernel) -> None:
