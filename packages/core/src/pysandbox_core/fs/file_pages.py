@@ -273,7 +273,8 @@ class FilePages(MemoryMappable):
         """Make zeroed pages where there are none in [first, last); if there is none at `last`
         either, up to `ahead`."""
         gaps = self.pages.gaps(first, last)
-        if gaps and gaps[-1][1] == last and ahead > last and not self._memory_file.tight:
+        room = self.space.max_pages is None or self.space.pages + 4 * _AHEAD < self.space.max_pages
+        if gaps and gaps[-1][1] == last and ahead > last and room and not self._memory_file.tight:
             start = gaps[-1][0]
             gaps[-1] = self.pages.gap_around(start, start, ahead)
         for start, stop in gaps:

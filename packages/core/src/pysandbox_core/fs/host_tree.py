@@ -166,7 +166,7 @@ class HostDirectory:
 
     def open_file(self, name: bytes, flags: int, dev: int, ino: int) -> int:
         """A new descriptor of the regular file `name`, which must still be (`dev`, `ino`)."""
-        if self.dev in self.tree.hidden:
+        if self.dev in self.tree.hidden or dev in self.tree.hidden:
             raise OSError(EACCES, os.strerror(EACCES))
         try:
             fd = os.open(name, flags | _O_FILE, dir_fd=self.fd)
