@@ -100,6 +100,8 @@ def test_limits_are_enospc() -> None:
     with pytest.raises(LinuxError):
         pages.write(source, 2 * PAGE, PAGE)
     assert pages.size == 2 * PAGE
+    pages.resize(PAGE + 1)
+    assert pages.write(BytesSource(bytes(4 * PAGE)), PAGE + 1, 4 * PAGE) == PAGE - 1
 
 
 def test_collapse_and_insert() -> None:

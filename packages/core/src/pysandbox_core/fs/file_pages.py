@@ -14,6 +14,7 @@ Linux: mm/shmem.c.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from errno import EINVAL, ENOMEM, ENOSPC, ENXIO
 from typing import TYPE_CHECKING
 
@@ -117,8 +118,10 @@ class FilePages(MemoryMappable):
             try:
                 self._put(data, offset)
             except LinuxError:
+                done = self._put_what_fits(data, offset)
+                source.undo(len(data) - done)
+                offset += done
                 if offset > start:
-                    source.undo(len(data))
                     break
                 raise
             offset += len(data)
@@ -247,6 +250,16 @@ class FilePages(MemoryMappable):
         source = memoryview(data)
         for start, stop, delta in pages.within(offset, end):
             view[start + delta : stop + delta] = source[start - offset : stop - offset]
+
+    def _put_what_fits(self, data: bytes, offset: int) -> int:
+        """Write a page at a time until there is no room; how many bytes."""
+        done = 0
+        with suppress(LinuxError):
+            while done < len(data):
+                stop = min(len(data), (offset + done | PAGE_SIZE - 1) + 1 - offset)
+                self._put(data[done:stop], offset + done)
+                done = stop
+        return done
 
     def _ensure_for_write(self, offset: int, end: int) -> None:
         """Have pages for [offset, end), which is overwritten next: only its edges need what is
