@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from pysandbox_platform import (
@@ -129,10 +130,8 @@ class FakePlatform(Platform):
             if context.advance():
                 return context
             self.running.append(context)
-        try:
+        with suppress(queue.Empty):
             self.kicks.get(timeout=None if timeout_ns is None else timeout_ns / 1e9)
-        except queue.Empty:
-            pass
         return None
 
     def kick(self) -> None:

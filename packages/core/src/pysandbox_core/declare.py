@@ -5,10 +5,10 @@ Interface:
     @syscall("pread64")
     def pread64(task: Task, fd: Fd, buf: UserAddr, count: Size, offset: Loff) -> Result: ...
 
-- The annotations name argument types of this module. They are read as text, once, and give the decoder
-  that runs per call, the strace line and the compatibility table.
-- A handler returns what the program sees in RAX, a number >= 0, or raises LinuxError. None means that
-  the registers are already as they should be (rt_sigreturn, execve).
+- The annotations name argument types of this module. They are read as text, once, and give the
+  decoder that runs per call, the strace line and the compatibility table.
+- A handler returns what the program sees in RAX, a number >= 0, or raises LinuxError. None means
+  that the registers are already as they should be (rt_sigreturn, execve).
 - Handlers make no host calls but through file systems and the reactor, and block only through
   `task.block`.
 
@@ -162,7 +162,7 @@ _factories: dict[tuple[Kind, ...], Callable[[Callable[..., Result]], Entry]] = {
 
 
 def build_entry(declaration: Declaration) -> Entry:
-    """The function that the loop calls for `declaration`: decode the registers, call the handler."""
+    """What the loop calls for `declaration`: decode the registers, call the handler."""
     if declaration.handler is None:
         return _refusing_entry(declaration.errno)
     shape = tuple(KINDS[kind] for _, kind in declaration.parameters)

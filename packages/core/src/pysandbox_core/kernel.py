@@ -1,13 +1,13 @@
 """Kernel: everything one sandbox owns, and the greenlets that carry its loop.
 
-Interface: made, run and closed on one thread, the kernel thread; all state in the sandbox belongs to
-it. `run` returns when `stop` was called or the last process has ended; `close` gives everything back.
+Interface: made, run and closed on one thread, the kernel thread; all state in the sandbox belongs
+to it. `run` returns when `stop` was called.
 
 The essay on waiting. A handler that waits keeps its Python stack, so something else must carry the
-loop on. Threads would need locks; async code would split every handler in two colours; greenlets cost
-a stack switch, and only when a wait really happens. So the loop is a function that any greenlet can
-run: `park` remembers the waiting one in its task and switches to a spare loop; when the task is ready,
-whichever loop runs then becomes spare and switches back.
+loop on. Threads would need locks; async code would split every handler in two colours; greenlets
+cost a stack switch, and only when a wait really happens. So the loop is a function that any
+greenlet can run: `park` remembers the waiting one in its task and switches to a spare loop; when the
+task is ready, whichever loop runs then becomes spare and switches back.
 """
 
 from __future__ import annotations
@@ -114,12 +114,13 @@ class Kernel:
                 os.write(2, f"pysandbox: {text}\n".encode("utf-8", "backslashreplace"))
 
     def new_device(self) -> int:
-        """The st_dev of another file system; its major number is 0, as where no disk is behind it."""
+        """The st_dev of another file system; major number 0, as where no disk is behind it."""
         self._last_device += 1
         return makedev(0, self._last_device)
 
     def park(self, task: Task) -> None:
-        """Suspend the current handler, `task`'s, until `task.make_ready()`; the loop goes on elsewhere."""
+        """Suspend the current handler, `task`'s, until `task.make_ready()`; the loop goes on in
+        another greenlet."""
         task.parked = getcurrent()
         try:
             if self._spare:
@@ -162,8 +163,9 @@ class Kernel:
         return None
 
     def stop_others(self, task: Task) -> None:
-        """Stop every other running context, so that what `task`'s handler does next to shared memory is
-        atomic for the program. Their stops are served after the handler; nothing parks meanwhile."""
+        """Stop every other running context, so that what `task`'s handler does next to shared
+        memory is atomic for the program. Their stops are served after the handler; nothing parks
+        meanwhile."""
         for other in self.tasks.values():
             if other.running and other is not task:
                 other.context.interrupt()

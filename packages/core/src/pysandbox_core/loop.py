@@ -1,9 +1,9 @@
 """The kernel loop: stop, decode, handler, resume. The hot path, and nothing else.
 
-Interface: `run(kernel)` is the body of every loop greenlet. One of them runs at a time, whichever it is
-carries the whole kernel; the others are handlers that wait (`Kernel.park`) or spare loops. No state of
-the loop lives in its locals across a call that may park, so that any of them can go on where another
-one stopped.
+Interface: `run(kernel)` is the body of every loop greenlet. One of them runs at a time, whichever
+it is carries the whole kernel; the others are handlers that wait (`Kernel.park`) or spare loops. No
+state of the loop lives in its locals across a call that may park, so that any of them can go on
+where another one stopped.
 
 Waiting costs a greenlet switch and the common call nothing: handlers are called straight from here.
 """

@@ -151,6 +151,7 @@ class TimerFile(AnonymousFile):
             else:
                 passed = 1
                 self.deadline_ns = 0
+                self._disarm()
             self.ticks += passed
         return now_ns
 
