@@ -63,7 +63,6 @@ SETTINGS: Dialogue = [
     ("stty -echo; echo ready; read x < /dev/tty; stty echo; echo got $x\r", "\nready\r\n"),
     ("secret\r", f"got secret\r\n{PROMPT}"),
     ("test -t 0 && test -t 1 && test -c $(tty) && echo a terminal\r", f"a terminal\r\n{PROMPT}"),
-    ("trap 'echo resized' WINCH; stty rows 41; :\r", "resized"),
     ("exit\r", "exit\r\n"),
 ]
 
