@@ -5,9 +5,9 @@ to it. `run` returns when `stop` was called.
 
 The essay on waiting. A handler that waits keeps its Python stack, so something else must carry the
 loop on. Threads would need locks; async code would split every handler in two colours; greenlets
-cost a stack switch, and only when a wait really happens. So the loop is a function that any
-greenlet can run: `park` remembers the waiting one in its task and switches to a spare loop; when the
-task is ready, whichever loop runs then becomes spare and switches back.
+cost a stack switch, and only when a wait really happens. So the loop is a function that any greenlet
+can run: `park` remembers the waiting one in its task and switches to a spare loop; when the task is
+ready, whichever loop runs then becomes spare and switches back.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ class Kernel:
             self._spare.append(getcurrent())
             parked.switch()
         else:
+            assert self._main is not None
             parked.parent = self._main
             parked.switch()
 
