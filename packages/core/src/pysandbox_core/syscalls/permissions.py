@@ -100,13 +100,11 @@ def _access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> int:
 
 def _real_credentials(creds: Credentials) -> Credentials:
     """Those of the real user: access_override_creds()."""
-    if creds.fsuid == creds.uid and creds.fsgid == creds.gid:
-        if creds.uid != 0 or creds.cap_effective == creds.cap_permitted:
-            if creds.uid == 0 or not creds.cap_effective:
-                return creds
     effective = creds.cap_effective
     if not creds.securebits & _SECURE_NO_SETUID_FIXUP:
         effective = creds.cap_permitted if creds.uid == 0 else 0
+    if (creds.fsuid, creds.fsgid, creds.cap_effective) == (creds.uid, creds.gid, effective):
+        return creds
     return replace(creds, fsuid=creds.uid, fsgid=creds.gid, cap_effective=effective)
 
 
