@@ -5,7 +5,7 @@ to it. `run` returns when `stop` was called.
 
 The essay on waiting. A handler that waits keeps its Python stack, so something else must carry the
 loop on. Threads would need locks; async code would split every handler in two colours; greenlets
-cost a stack switch, and only when a wait really happens. So the loop is a function that any greenlet
+cost a stack switch, and only when a wait happens. So the loop is a function that any greenlet
 can run: `park` remembers the waiting one in its task and switches to a spare loop; when the task is
 ready, whichever loop runs then becomes spare and switches back.
 """
