@@ -365,10 +365,12 @@ def test_descriptors_are_given_back() -> None:
                 sandbox.run(["nosuch"])
         assert count() == inside
         (sentry,) = [pid for pid, line in children_of_this_test() if "sentry_server" in line][:1]
-        before = len(os.listdir(f"/proc/{sentry}/fd"))
-        for _ in range(5):
+        counts = []
+        for _ in range(30):
             sandbox.run(["true"])
-        assert len(os.listdir(f"/proc/{sentry}/fd")) == before
+            counts.append(len(os.listdir(f"/proc/{sentry}/fd")))
+        # it keeps some files open for the next time, but never more and more
+        assert max(counts[15:]) <= max(counts[:15])
     assert count() < inside
 
 

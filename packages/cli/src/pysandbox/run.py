@@ -101,9 +101,13 @@ def wait_for_sentry(pid: int, wanted: set[signal.Signals]) -> int:
             if info.si_code <= 0:
                 os.kill(pid, info.si_signo)  # SIGCONT as well: the sentry stops with us
             continue
-        ended, wait_status = os.waitpid(pid, os.WNOHANG)
-        if ended:
+        changed, wait_status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+        if not changed:
+            continue
+        if not os.WIFSTOPPED(wait_status):
             break
+        # it stops with its program (^Z); whoever continues us continues both
+        os.kill(os.getpid(), signal.SIGSTOP)
     if os.WIFSIGNALED(wait_status):
         signo = os.WTERMSIG(wait_status)
         sentry.report(f"the sandbox was killed by signal {signo} ({signal.strsignal(signo)})")

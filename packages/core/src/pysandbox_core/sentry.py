@@ -209,7 +209,7 @@ def _run_to_end(
         sentry.stop()
 
     group = sentry.start(spec, ended)
-    group.on_stop = suspend_with(os.getppid())
+    group.on_stop = suspend
     sentry.on_signal(lambda signo: forward_signal(group, signo))
     if signal_mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
@@ -222,16 +222,10 @@ def _run_to_end(
     return exit_status(statuses[0])
 
 
-def suspend_with(front: int) -> Callable[[int], None]:
-    """What to do when the program was stopped (^Z): stop with it, and process `front` too, so that
-    the caller's shell goes on. Its SIGCONT is forwarded like any other signal."""
-
-    def suspend(signo: int) -> None:
-        if os.getppid() == front:
-            os.kill(front, signal.SIGSTOP)
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    return suspend
+def suspend(signo: int) -> None:
+    """The program was stopped (^Z): stop with it. The front sees that and stops too, so that the
+    caller's shell goes on; its SIGCONT is forwarded like any other signal."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def forward_signal(group: ThreadGroup, signo: int) -> None:
