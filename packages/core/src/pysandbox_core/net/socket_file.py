@@ -322,6 +322,7 @@ class SocketFile(FileDescription):
             self.options[name] = int(bool(value))
         elif name in (SO_SNDBUF, SO_SNDBUFFORCE):
             limit = self._buffer_limit(task, name == SO_SNDBUFFORCE)
+            self.options[SO_SNDBUF] = 1  # TCP's does not grow from now on
             self.sndbuf = max(min(value & 0xFFFFFFFF, limit) * 2, MIN_SNDBUF)
         elif name in (SO_RCVBUF, SO_RCVBUFFORCE):
             limit = self._buffer_limit(task, name == SO_RCVBUFFORCE)

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING
 
 from pysandbox_core import hook_calls
 from pysandbox_core.abi.socket import (
+    AF_INET,
+    AF_INET6,
     AF_MAX,
+    AF_NETLINK,
     AF_UNIX,
     MMSGHDR_SIZE,
     MSG_CMSG_CLOEXEC,
@@ -126,6 +129,14 @@ def new_socket(task: Task, domain: int, kind: int, protocol: int, flags: int) ->
         from pysandbox_core.net import unix
 
         return unix.new_socket(task, kind, protocol, flags)
+    if domain in (AF_INET, AF_INET6):
+        from pysandbox_core.net import inet
+
+        return inet.new_socket(task, domain, kind, protocol, flags)
+    if domain == AF_NETLINK:
+        from pysandbox_core.net import netlink
+
+        return netlink.new_socket(task, kind, protocol, flags)
     raise LinuxError(EAFNOSUPPORT)
 
 
