@@ -149,8 +149,8 @@ class UnixSocket(SocketFile):
             if net.bound_inodes.get(self.bound_inode) is self:
                 del net.bound_inodes[self.bound_inode]
             self.bound_inode = None
-        elif self.name and net.abstract_names.get(self.name[1:]) is self:
-            del net.abstract_names[self.name[1:]]
+        elif self.name and net.abstract_names.get((self.type, self.name[1:])) is self:
+            del net.abstract_names[self.type, self.name[1:]]
 
     # Names.
 
@@ -174,9 +174,9 @@ class UnixSocket(SocketFile):
             raise LinuxError(EINVAL)
         net = network(self.kernel)
         if path.startswith(b"\0"):
-            if path[1:] in net.abstract_names:
+            if (self.type, path[1:]) in net.abstract_names:
                 raise LinuxError(EADDRINUSE)
-            net.abstract_names[path[1:]] = self
+            net.abstract_names[self.type, path[1:]] = self
             self.name = path
             return
         from pysandbox_core.fs.names import create_name
@@ -195,8 +195,8 @@ class UnixSocket(SocketFile):
         for _ in range(1 << 20):
             net.last_autobind = (net.last_autobind + 1) & 0xFFFFF
             name = b"%05x" % net.last_autobind
-            if name not in net.abstract_names:
-                net.abstract_names[name] = self
+            if (self.type, name) not in net.abstract_names:
+                net.abstract_names[self.type, name] = self
                 self.name = b"\0" + name
                 return
         raise LinuxError(ENOSPC)
@@ -208,7 +208,7 @@ class UnixSocket(SocketFile):
         assert path is not None
         net = network(self.kernel)
         if path.startswith(b"\0"):
-            other = net.abstract_names.get(path[1:])
+            other = net.abstract_names.get((self.type, path[1:]))
         else:
             from pysandbox_core.fs.permissions import MAY_WRITE, check_access
             from pysandbox_core.fs.resolve import resolve
