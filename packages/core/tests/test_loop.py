@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from errno import EBADF, ENOSYS
 from time import monotonic_ns
 from types import SimpleNamespace
@@ -156,6 +157,27 @@ def test_more_waiters_than_spare_loops(kernel: Kernel) -> None:
     for number in range(count):
         start(kernel, waiter(number))
     start(kernel, waker())
+    kernel.run()
+    assert sorted(done) == list(range(count))
+
+
+def test_waiters_do_not_add_to_each_others_stack(kernel: Kernel) -> None:
+    """A greenlet begins at the recursion depth of the one that starts it."""
+    queue, done = WaitQueue(), []
+    count = sys.getrecursionlimit() // 5
+
+    def wait(task: Task, regs: memoryview) -> int:
+        task.block(queue)
+        done.append(regs[RDI])
+        if len(done) == count:
+            kernel.stop()
+        return 0
+
+    kernel.table[1] = wait
+    kernel.table[2] = lambda task, regs: queue.wake() or 0
+    for number in range(count):
+        start(kernel, iter([call(1, number)]))
+    start(kernel, iter([call(2)]))
     kernel.run()
     assert sorted(done) == list(range(count))
 

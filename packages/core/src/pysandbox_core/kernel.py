@@ -100,7 +100,10 @@ class Kernel:
     def run(self) -> None:
         """Carry the loop until the kernel stops. An exception in it ends it: the caller reports."""
         self._main = getcurrent()
-        greenlet(loop.run, self._main).switch(self)
+        while not self.stopping:
+            # comes back at the end, and whenever `park` needs another loop: made here, a greenlet
+            # starts at this recursion depth and not at that of the handler that parks
+            greenlet(loop.run, self._main).switch(self)
 
     def stop(self) -> None:
         """Make `run` return before the next stop is served."""
@@ -123,10 +126,8 @@ class Kernel:
         another greenlet."""
         task.parked = getcurrent()
         try:
-            if self._spare:
-                self._spare.pop().switch()
-            else:
-                greenlet(loop.run, self._main).switch(self)
+            assert self._main is not None
+            (self._spare.pop() if self._spare else self._main).switch()
         finally:
             task.parked = None
 
