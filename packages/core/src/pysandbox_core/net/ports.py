@@ -117,7 +117,7 @@ def may_share(socket: InetSocket, other: InetSocket) -> bool:
         if socket.inode.uid == other.inode.uid:
             return True
     both = socket.options.get(SO_REUSEADDR) and other.options.get(SO_REUSEADDR)
-    return bool(both) and not socket.listening and not other.listening
+    return bool(both) and not other.listening
 
 
 def match(socket: InetSocket, ip: bytes) -> int:
