@@ -19,7 +19,7 @@ TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "pyelftools>=0.30", "setuptools>
 """pyelftools: a second opinion on ELF headers. setuptools and cffi: tests build and install the
 examples without asking a package index."""
 
-LINT_TOOLS = ("ruff>=0.6,<1", "mypy>=1.11", "nox", *TEST_TOOLS)
+LINT_TOOLS = ("ruff>=0.6,<1", "mypy>=1.11", "types-greenlet", "nox", *TEST_TOOLS)
 
 
 def install_packages(session: nox.Session) -> None:
@@ -35,7 +35,9 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     for name in PACKAGES:
-        session.run("mypy", "--config-file", "mypy.ini", f"packages/{name}/src")
+        session.run("mypy", f"packages/{name}/src")
+    scripts = ["noxfile.py", "benchmarks/run.py", "docs/check_links.py"]
+    session.run("mypy", *scripts, *[str(path) for path in Path("examples/sdk").glob("*.py")])
 
 
 @nox.session
