@@ -161,9 +161,15 @@ class HostDirectoryInode(HostInode):
                     os.fchown(fd, uid, gid)
                 os.fchmod(fd, mode & 0o7777)
                 status = os.fstat(fd)
-            finally:
+            except OSError:
                 os.close(fd)
-        return self.fs.inode(self.host, name, status)
+                raise
+        inode = self.fs.inode(self.host, name, status)
+        if mode & 0o600 == 0o600:
+            os.close(fd)
+        else:  # whom its mode keeps from opening it may still open it as he makes it
+            self._keep_open(inode, fd)
+        return inode
 
     def tmpfile(self, task: Task, mode: int, uid: int, gid: int) -> Inode:
         with linux_errors():
@@ -172,9 +178,14 @@ class HostDirectoryInode(HostInode):
             )
             status = os.fstat(fd)
         inode = self.fs.inode(self.host, b"", status)
+        self._keep_open(inode, fd)
+        return inode
+
+    @staticmethod
+    def _keep_open(inode: Inode, fd: int) -> None:
         assert isinstance(inode, HostFileInode)
         inode.file = HostFileMappable(fd, can_write=True)
-        return inode
+        inode.created = True
 
     def mkdir(self, task: Task, name: bytes, mode: int, uid: int, gid: int) -> Inode:
         with linux_errors():

@@ -47,7 +47,13 @@ class HostFileInode(HostInode, RegularInode):
     ) -> None:
         self.file: HostFileMappable | None = None
         """The host's file, open, while somebody has it open or mapped."""
+        self.created = False
+        """`file` is open from its creation still: who acquires it first takes that reference."""
         super().__init__(fs, status, directory, name)
+
+    def __del__(self) -> None:
+        if self.created and self.file is not None:
+            self.file.decref()
 
     @property
     def fd(self) -> int:  # type: ignore[override]  # where the others have none
@@ -57,7 +63,10 @@ class HostFileInode(HostInode, RegularInode):
         """The host's file with a reference for the caller, opened for writing if asked."""
         file = self.file
         if file is not None and file.host_fd >= 0 and (file.can_write or not writable):
-            file.incref()
+            if self.created:
+                self.created = False
+            else:
+                file.incref()
             return file
         with linux_errors():
             if self.directory is None or self.fd >= 0:
