@@ -236,20 +236,20 @@ class NetlinkSocket(SocketFile):
             changes = kind < RTM_END and (kind - RTM_BASE) % 4 != 2
             errno = EPERM if changes and task.creds.euid != 0 else EOPNOTSUPP
             error = INT.pack(-errno) + request
-            self._push(message(NLMSG_ERROR, 0, seq, self.port, error))
+            self.push(message(NLMSG_ERROR, 0, seq, self.port, error))
             return
         answer_kind, bodies = found
         if flags & NLM_F_DUMP:
             parts = [message(answer_kind, NLM_F_MULTI, seq, self.port, each) for each in bodies]
             done = message(NLMSG_DONE, NLM_F_MULTI, seq, self.port, INT.pack(0))
             if parts:
-                self._push(b"".join(parts))
-            self._push(done)
+                self.push(b"".join(parts))
+            self.push(done)
         else:
-            self._push(message(answer_kind, 0, seq, self.port, bodies[0]))
+            self.push(message(answer_kind, 0, seq, self.port, bodies[0]))
             if flags & NLM_F_ACK:
                 ack = INT.pack(0) + request[: NLMSGHDR.size]
-                self._push(message(NLMSG_ERROR, 0, seq, self.port, ack))
+                self.push(message(NLMSG_ERROR, 0, seq, self.port, ack))
 
     @staticmethod
     def _entries(kind: int, flags: int, family: int) -> tuple[int, list[bytes]] | None:
@@ -263,7 +263,7 @@ class NetlinkSocket(SocketFile):
                 return RTM_NEWROUTE, list(route_bodies(family))
         return None
 
-    def _push(self, data: bytes) -> None:
+    def push(self, data: bytes) -> None:
         if len(self.inbox) >= MAX_QUEUE:
             self.error = ENOBUFS
             return
