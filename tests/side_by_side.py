@@ -43,9 +43,15 @@ def usable_platforms() -> dict[str, bool]:
     return {found.name: found.probe.usable for found in discovery.platforms()}
 
 
-def native(argv: Sequence[str], workdir: Path, env: Mapping[str, str] | None = None) -> Outcome:
-    """Run `argv` on the host itself."""
-    return _run(list(argv), workdir, _environment(env), NATIVE_TIMEOUT_S)
+def native(
+    argv: Sequence[str],
+    workdir: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    user: int | None = None,
+) -> Outcome:
+    """Run `argv` on the host itself; as `user`, in the group of the same number, if root asks."""
+    return _run(list(argv), workdir, _environment(env), NATIVE_TIMEOUT_S, user)
 
 
 def sandboxed(
@@ -81,7 +87,13 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {**os.environ, **_BASE_ENVIRONMENT, **(extra or {})}
 
 
-def _run(argv: list[str], workdir: Path, env: dict[str, str], timeout_s: float) -> Outcome:
+def _run(
+    argv: list[str],
+    workdir: Path,
+    env: dict[str, str],
+    timeout_s: float,
+    user: int | None = None,
+) -> Outcome:
     process = subprocess.Popen(
         argv,
         cwd=workdir,
@@ -90,6 +102,9 @@ def _run(argv: list[str], workdir: Path, env: dict[str, str], timeout_s: float) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
     )
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)

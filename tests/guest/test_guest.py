@@ -7,6 +7,7 @@ about files, once more in a directory that is the host's own, bound for writing.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,26 @@ ON_BOUND_DIRECTORY = (
 STATIC = ("auxv", "execve", "fork_wait", "memory_map", "read_write", "signals", "threads", "vdso")
 """Programs that are also run linked statically: no dynamic loader, another start of the process."""
 
+AS_ORDINARY_USER = (
+    "access",
+    "chmod_chown_umask",
+    "credentials",
+    "dev_statfs_mount",
+    "execve",
+    "misc_calls",
+    "open_flags",
+    "prctl_misc",
+    "proc_fs",
+    "rlimits",
+    "signals",
+    "sysv_ipc",
+    "unix_sockets",
+    "utimens",
+)
+"""Programs whose answers depend on who asks: run with --user as well, where root runs the tests."""
+
+NOBODY = 65534
+
 Build = Callable[..., Path]
 NewWorkdir = Callable[[], Path]
 
@@ -79,6 +100,22 @@ def test_on_bound_directory(
 @pytest.mark.parametrize("program", [name for name in STATIC if name in PROGRAMS])
 def test_static(platform: str, program: str, build: Build, new_workdir: NewWorkdir) -> None:
     compare(platform, [str(build(program, static=True))], new_workdir, new_workdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run programs as somebody else")
+@pytest.mark.parametrize("program", AS_ORDINARY_USER)
+def test_as_ordinary_user(
+    platform: str, program: str, build: Build, new_workdir: NewWorkdir
+) -> None:
+    argv, native_dir, workdir = [str(build(program))], new_workdir(), new_workdir()
+    for folder in (native_dir, workdir):
+        os.chown(folder, NOBODY, NOBODY)
+    expected = side_by_side.native(argv, native_dir, user=NOBODY)
+    assert expected.status == 0, f"natively: {expected}"
+    options = ["--user", f"{NOBODY}:{NOBODY}"]
+    got = side_by_side.sandboxed(platform, argv, workdir, options=options)
+    differs = side_by_side.difference(expected, got)
+    assert not differs, f"{program} on {platform} as user {NOBODY}:\n{differs}"
 
 
 @pytest.mark.parametrize("program", PYTHON_PROGRAMS)
