@@ -17,7 +17,6 @@ from pysandbox_core.signals import TIMER_FIELDS
 from pysandbox_core.syscalls import timerfd as fd_calls
 from pysandbox_core.syscalls import timers as calls
 from pysandbox_core.task import Task
-from pysandbox_core.time import process_timers
 from pysandbox_core.waiting import POLLIN
 
 SPEC = BASE + 0x100
@@ -200,7 +199,7 @@ def test_timers_end_with_exec_and_exit(harness: Harness) -> None:
     create(harness, task, calls.SIGEV_SIGNAL)
     arm(harness, task, 0, 3600 * 10**9)
     harness.call(lambda task: calls.alarm(task, 3600), task)
-    process_timers.exec_done(task.group)
+    task.group.timers.delete_posix()
     assert not task.group.timers.posix
     assert harness.kernel.timers.next_deadline_ns() is not None
     for callback in task.group.exit_callbacks:

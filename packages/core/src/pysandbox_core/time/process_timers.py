@@ -8,7 +8,8 @@ meanwhile count as overruns: a process that blocks or ignores the signal causes 
 Timers of CPU clocks are looked at when they could have expired at the earliest, were all threads
 running; while nobody runs, ever more rarely, up to MAX_CPU_CHECK_NS apart.
 
-Interface: `of(group)` has them; they end with the process, and the POSIX ones with execve.
+Interface: `of(group)` has them; they end with the process, and the POSIX ones with execve
+(`delete_posix`).
 """
 
 from __future__ import annotations
@@ -285,9 +286,3 @@ def of(group: ThreadGroup) -> ProcessTimers:
         timers = group.timers = ProcessTimers(group)
         group.exit_callbacks.append(lambda group: timers.delete_all())
     return timers
-
-
-def exec_done(group: ThreadGroup) -> None:
-    """`group` has begun another program."""
-    if group.timers is not None:
-        group.timers.delete_posix()
