@@ -355,16 +355,44 @@ class MmPages(MmState):
             self.drop_pieces(dropped)
 
     def trim(self) -> None:
-        """Give back runs of private pages that were granted and never touched."""
-        for start, end, (source, delta, _) in self.pages:
-            if source is not None:
-                continue
-            at = start
-            touched = self.memory_file.data_ranges(start + delta, end - start)
-            for offset, length in (*touched, (end + delta, 0)):
-                if offset - delta - at >= TRIM_MIN:
-                    self.zap(at, offset - delta)
-                at = offset - delta + length
+        """Give back runs of private pages that were granted and never touched.
+
+        Any task's call may come here, while contexts of this space run: what looks untouched is
+        taken from the platform first, then looked at again. What was touched in between stays in
+        `pages` and is told to the platform again when it is reached.
+        """
+        candidates = self._untouched()
+        if not candidates:
+            return
+        self.forget_ranges()
+        for start, end, _ in candidates:
+            self.address_space.unmap(start, end - start)
+        self.address_space.sync()
+        for start, end, delta in candidates:
+            for first, last in self._holes(start, end, delta):
+                self.drop_pieces(self.pages.take(first, last))
+
+    def _untouched(self) -> list[tuple[int, int, int]]:
+        """Runs of private pages without data that are worth it: (start, end, delta)."""
+        return [
+            (first, last, delta)
+            for start, end, (source, delta, _) in self.pages
+            if source is None
+            for first, last in self._holes(start, end, delta)
+            if last - first >= TRIM_MIN
+        ]
+
+    def _holes(self, start: int, end: int, delta: int) -> list[tuple[int, int]]:
+        """The parts of [start, end), pages at `delta`, that the memory file has no data for."""
+        holes = []
+        for offset, length in (
+            *self.memory_file.data_ranges(start + delta, end - start),
+            (end + delta, 0),
+        ):
+            if offset - delta > start:
+                holes.append((start, offset - delta))
+            start = offset - delta + length
+        return holes
 
     def drop_pieces(self, dropped: list[tuple[int, int, Piece]]) -> None:
         """Give back the frames of pieces that no program can reach any more."""
