@@ -162,6 +162,8 @@ class VdsoPage:
     def synchronize(self) -> int:
         """Compare with the host, publish what follows, and return CLOCK_MONOTONIC: no earlier than
         the vDSO has ever told it, nor than the host has it."""
+        if not self._max_delta and not self._read_tsc():
+            return self._read_monotonic()
         sample = self._sample()
         told_ns = sample.monotonic
         if self._max_delta:
