@@ -465,6 +465,24 @@ class Page:
         return Page(self.prot, self.memory, self.index + pages)
 
 
+def test_memory_touched_while_it_is_taken_back_is_kept(kernel, mm):
+    """Another space's call takes untouched pages back while a context of this one runs."""
+    addr = mm.mmap(None, 0, 64 * PAGE_SIZE, RW, ANON)
+    program = Program(mm)
+    take_away = mm.address_space.unmap
+
+    def touch_first(start: int, length: int) -> None:
+        if start <= addr < start + length:
+            program.write(addr + PAGE_SIZE, b"just in time")
+        take_away(start, length)
+
+    mm.address_space.unmap = touch_first
+    kernel.memory_file.reclaim()
+    mm.address_space.unmap = take_away
+    assert program.read(addr + PAGE_SIZE, 12) == b"just in time"
+    assert kernel.memory_file.granted < 64 * PAGE_SIZE
+
+
 class Memory(RuleBasedStateMachine):
     """Several address spaces that fork from each other, each with a model: address -> Page."""
 
