@@ -20,8 +20,8 @@ class Network:
 
     def __init__(self) -> None:
         self.abstract_names: dict[tuple[int, bytes], UnixSocket] = {}
-        """AF_UNIX sockets by type and abstract name, without its leading NUL: each type has names of
-        its own. unix_abstract_hash()"""
+        """AF_UNIX sockets by type and abstract name, without its leading NUL: each type has names
+        of its own. unix_abstract_hash()"""
         self.bound_inodes: WeakKeyDictionary[Inode, UnixSocket] = WeakKeyDictionary()
         """AF_UNIX sockets by the inode that bind made."""
         self.unix_sockets: dict[UnixSocket, None] = {}
