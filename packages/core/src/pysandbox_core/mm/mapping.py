@@ -43,7 +43,7 @@ from pysandbox_core.fs.mount import MS_NOEXEC
 from pysandbox_core.mm.layout import find_range, gap_start
 from pysandbox_core.mm.mappable import MemoryMappable
 from pysandbox_core.mm.pages import EAGER_COPY_MAX, EAGER_MAX
-from pysandbox_core.mm.state import MAX_MAP_COUNT
+from pysandbox_core.mm.state import MAX_MAP_COUNT, TASK_SIZE
 from pysandbox_core.mm.user_access import MmAccess
 from pysandbox_core.mm.vma import (
     PROT_ALL,
@@ -347,11 +347,14 @@ class MmMapping(MmAccess):
 
     def munmap(self, addr: int, length: int) -> None:
         """Checks all. Errors: EINVAL; EPERM sealed; ENOMEM too many mappings."""
-        if addr % PAGE_SIZE or addr > self.task_size or length > self.task_size - addr:
+        if addr % PAGE_SIZE or addr > TASK_SIZE or length > TASK_SIZE - addr:
             raise LinuxError(EINVAL)
         end = addr + ((length + PAGE_SIZE - 1) & _PAGE_MASK)
         if end == addr:
             raise LinuxError(EINVAL)
+        end = min(end, self.task_size)  # nothing is mapped in what the platform keeps for itself
+        if addr >= end:
+            return
         first = self.vmas.find(addr)
         if first >= 0 and self.vmas.starts[first] < addr and end < self.vmas.ends[first]:
             self.require_split(addr, end)
