@@ -295,9 +295,9 @@ class TmpDirectory(TmpInode):
         assert isinstance(inode, TmpDirectory)
         if not inode.is_empty(task):
             raise LinuxError(ENOTEMPTY)
-        self.drop(name)
         inode.nlink = 0
-        inode.changed()
+        inode.changed()  # while it has its name: one from a lower tree settles under it
+        self.drop(name)
         self.adjust_nlink(-1)
         self.modified()
 
