@@ -108,3 +108,32 @@ def test_runs_share_nothing(platform: str, new_workdir: NewWorkdir) -> None:
     for _ in range(2):
         got = side_by_side.sandboxed(platform, [sys.executable, "-S", "-c", code], folder)
         assert (got.status, got.stdout) == (0, "False\n"), got
+
+
+def prepare_tree(folder: Path) -> None:
+    """Files of every kind for `lower_tree.sh` to change, the same ones in every `folder`."""
+    tree = folder / "tree"
+    for name in ("a", "b/deep", "empty", "full/sub/empty", "cwd", "nested/one/two/three", "many"):
+        (tree / name).mkdir(parents=True)
+    names = ("file", "a/one", "a/two", "b/deep/file", "full/x", "full/sub/y", "truncated", "big",
+             "patched", "first", "pair1", "pair2", "linked1", "open", "nested/one/two/three/f",
+             *(f"many/f{number}" for number in range(1, 101)))  # fmt: skip
+    for name in names:
+        (tree / name).write_text(f"{name} line\n")
+    (tree / "link").symlink_to("file")
+    os.link(tree / "linked1", tree / "linked2")
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
+
+
+def test_changes_to_the_lower_tree(platform: str, new_workdir: NewWorkdir) -> None:
+    native_dir, sandbox_dir = new_workdir(), new_workdir()
+    prepare_tree(native_dir)
+    prepare_tree(sandbox_dir)
+    before = snapshot(sandbox_dir)
+    argv = ["bash", str(Path(__file__).parent / "scripts" / "lower_tree.sh")]
+    expected = side_by_side.native(argv, native_dir)
+    got = side_by_side.sandboxed(platform, argv, sandbox_dir)
+    differs = side_by_side.difference(expected, got)
+    assert not differs, differs
+    assert snapshot(sandbox_dir) == before
