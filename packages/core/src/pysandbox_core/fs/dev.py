@@ -20,6 +20,7 @@ from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FileDescription
 from pysandbox_core.fs.tmpfs import TmpDirectory, TmpFs, TmpSpecial, TmpSymlink
 from pysandbox_core.mm.mappable import MemoryMappable
+from pysandbox_core.waiting import POLLIN, POLLRDNORM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,10 @@ class CharacterDevice(FileDescription):
     @property
     def seekable(self) -> bool:
         return True
+
+    @property
+    def pollable(self) -> bool:
+        return False
 
 
 class NullFile(CharacterDevice):
@@ -104,8 +109,8 @@ class FullFile(ZeroFile):
         raise LinuxError(ENODEV)
 
 
-class RandomFile(CharacterDevice):
-    """/dev/random and /dev/urandom: the host's random numbers. random(4)"""
+class UrandomFile(CharacterDevice):
+    """/dev/urandom: the host's random numbers. random(4)"""
 
     __slots__ = ()
 
@@ -158,6 +163,19 @@ class RandomFile(CharacterDevice):
         return 0
 
 
+class RandomFile(UrandomFile):
+    """/dev/random: the same, but poll(2) tells that there is entropy."""
+
+    __slots__ = ()
+
+    @property
+    def pollable(self) -> bool:
+        return True
+
+    def poll(self) -> int:
+        return POLLIN | POLLRDNORM
+
+
 def _open_tty(task: Task, path: Path, inode: Inode, flags: int) -> FileDescription:
     """/dev/tty: the controlling terminal, whichever it is. tty(4)"""
     from pysandbox_core.fs.tty import controlling_tty
@@ -203,7 +221,7 @@ DRIVERS: dict[int, Callable[[Task, Path, Inode, int], FileDescription]] = {
     ZERO: _opens(ZeroFile),
     FULL: _opens(FullFile),
     RANDOM: _opens(RandomFile),
-    URANDOM: _opens(RandomFile),
+    URANDOM: _opens(UrandomFile),
     TTY: _open_tty,
     CONSOLE: _open_console,
     PTMX: _open_ptmx,

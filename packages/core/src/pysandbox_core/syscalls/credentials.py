@@ -292,9 +292,12 @@ def capget(task: Task, header: UserAddr, data: UserAddr) -> Result:
     if pid < 0:
         raise LinuxError(EINVAL)
     target = task.kernel.tasks.get(pid) if pid else task
-    if target is None:
+    if target is not None:
+        creds = target.creds
+    elif pid in task.kernel.groups:
+        creds = Credentials.for_user(0, 0)  # process 1, the kernel's own
+    else:
         raise LinuxError(ESRCH)
-    creds = target.creds
     sets = (creds.cap_effective, creds.cap_permitted, creds.cap_inheritable)
     low_to_high = [each >> 32 * word & 0xFFFFFFFF for word in range(words) for each in sets]
     task.mm.write(data, pack(f"<{len(low_to_high)}I", *low_to_high))
