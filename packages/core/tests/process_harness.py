@@ -34,7 +34,7 @@ from pysandbox_core.time.clocks import Clocks
 from pysandbox_platform import STOP_EXCEPTION, STOP_SYSCALL
 from pysandbox_platform.registers_amd64 import ORIG_RAX, RAX, RIP, RSP
 
-assert syscalls
+syscalls.declare_all()
 
 CODE = 0x400000
 """Where every SYSCALL instruction is."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from errno import EACCES, ENOENT, ENOSYS, ENOTDIR
 from typing import TYPE_CHECKING
 
-from pysandbox_core import syscalls as _declares_them_all  # noqa: F401
 from pysandbox_core import task_clone, task_exec, task_exit, task_signals
 from pysandbox_core.abi.fcntl import AT_FDCWD
+from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.config import show
 from pysandbox_core.credentials import Credentials
-from pysandbox_core.declare import DECLARATIONS, TABLE_SIZE, Declaration, Entry, Result, build_entry
+from pysandbox_core.declare import DECLARATIONS, TABLE_SIZE, Entry, Result, build_entry
 from pysandbox_core.errors import InvalidOptionError, LinuxError
 from pysandbox_core.fs.context import FsContext
 from pysandbox_core.fs.fd_table import FdTable
@@ -25,6 +25,8 @@ from pysandbox_core.fs.resolve import resolve
 from pysandbox_core.fs.setup import build_mounts
 from pysandbox_core.mm.memory_file import MemoryFile
 from pysandbox_core.mm.memory_manager import MemoryManager
+from pysandbox_core.syscalls import declare_family
+from pysandbox_core.syscalls.index import CALLS
 from pysandbox_core.time.clocks import Clocks
 
 if TYPE_CHECKING:
@@ -115,8 +117,9 @@ def send_signal(group: ThreadGroup, signo: int) -> None:
 def build_table() -> list[Entry]:
     """The table the loop calls through: entry by number, the last one for every other number."""
     table: list[Entry] = [_unknown] * (TABLE_SIZE + 1)
-    for number, declaration in DECLARATIONS.items():
-        table[number] = _on_first_call(table, declaration)
+    for family, names in CALLS.items():
+        for name in names.split():
+            table[NUMBERS[name]] = _on_first_call(table, NUMBERS[name], family)
     return table
 
 
@@ -130,13 +133,15 @@ def _unknown(task: Task, regs: memoryview) -> Result:
     raise LinuxError(ENOSYS)
 
 
-def _on_first_call(table: list[Entry], declaration: Declaration) -> Entry:
+def _on_first_call(table: list[Entry], number: int, family: str) -> Entry:
     """An entry that puts the real one in its place when it is called."""
 
     def resolve(task: Task, regs: memoryview) -> Result:
+        declare_family(family)
+        declaration = DECLARATIONS[number]
         entry = build_entry(declaration)
-        if table[declaration.number] is resolve:
-            table[declaration.number] = entry
+        if table[number] is resolve:
+            table[number] = entry
         if declaration.handler is None:
             task.kernel.log(f"{declaration.name}: not implemented, {declaration.note}", "info")
         return entry(task, regs)

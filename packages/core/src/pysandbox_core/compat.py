@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from pysandbox_core import syscalls  # noqa: F401  # importing it declares them
 from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.declare import DECLARATIONS
+from pysandbox_core.syscalls import declare_all
 
 HEADER = """\
 # System calls
@@ -45,6 +45,7 @@ class Row(NamedTuple):
 
 def rows() -> list[Row]:
     """Every call of the architecture, by number."""
+    declare_all()
     table = []
     for name, number in sorted(NUMBERS.items(), key=lambda item: item[1]):
         declaration = DECLARATIONS.get(number)

@@ -18,6 +18,7 @@ one Python function call more than its handler and start-up pays for no call tha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -103,10 +104,13 @@ class Declaration(NamedTuple):
     errno: int = 0
     note: str = ""
     """For the compatibility table: what is missing, or why it is refused."""
+    module: str = ""
+    """Name of the module that declares it."""
 
 
 DECLARATIONS: dict[int, Declaration] = {}
-"""Every declared system call by number."""
+"""Every system call by number whose family has been imported; syscalls.declare_all imports them
+all."""
 
 
 def syscall(
@@ -123,7 +127,8 @@ def syscall(
         for parameter, kind in parameters:
             if kind not in KINDS:
                 raise KernelBug(f"{name}: argument {parameter} has unknown type {kind!r}")
-        _add(Declaration(name, NUMBERS[name], parameters, handler, note=note))
+        module = handler.__module__
+        _add(Declaration(name, NUMBERS[name], parameters, handler, note=note, module=module))
         return handler
 
     return declare
@@ -131,7 +136,8 @@ def syscall(
 
 def refused(name: str, errno: int, note: str) -> None:
     """Declare that system call `name` always fails with `errno`, and why."""
-    _add(Declaration(name, NUMBERS[name], (), None, errno, note))
+    module = sys._getframe(1).f_globals["__name__"]
+    _add(Declaration(name, NUMBERS[name], (), None, errno, note, module))
 
 
 def _add(declaration: Declaration) -> None:

@@ -19,6 +19,7 @@ from pysandbox_platform.entry_points import resolve, scan
 from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.declare import DECLARATIONS, Declaration, build_entry, decode_arguments
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.syscalls import declare_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ def install(kernel: Kernel, plugins: Sequence[tuple[str, object]]) -> None:
                 manager.unregister(name=name)
     hooks = kernel.hooks = manager.hook
     if hooks.syscall_enter.get_hookimpls() or hooks.syscall_exit.get_hookimpls():
+        declare_all()
         for name, number in NUMBERS.items():
             declaration = DECLARATIONS.get(number) or Declaration(name, number, (), None, ENOSYS)
             kernel.table[number] = observed(kernel.table[number], declaration, hooks)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 
-import pysandbox_core.syscalls  # noqa: F401  # declares them
 from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.declare import DECLARATIONS
+from pysandbox_core.syscalls import declare_all
+
+declare_all()
 
 
 def test_every_number_is_declared() -> None:
