@@ -184,6 +184,8 @@ static void processes(void)
     CHECK(syscall(SYS_pidfd_open, getpid(), 1));
     CHECK(syscall(SYS_pidfd_send_signal, 0, 0, NULL, 0));
     CHECK(syscall(SYS_pidfd_send_signal, 999, 0, NULL, 0));
+    CHECK(syscall(SYS_pidfd_send_signal, MUST(open("/proc/self", O_DIRECTORY)), 0, NULL, 0));
+    CHECK(syscall(SYS_pidfd_send_signal, MUST(open("/proc/self/fd", O_DIRECTORY)), 0, NULL, 0));
     CHECK(read(fd, &pid, sizeof pid));
 }
 

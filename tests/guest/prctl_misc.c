@@ -167,6 +167,8 @@ static void scheduling(void)
     SHOW(CPU_EQUAL(&set, &one));
     CPU_ZERO(&one);
     CHECK(sched_setaffinity(0, sizeof one, &one));
+    CHECK(sched_getaffinity(-1, sizeof set, &set));
+    CHECK(sched_setaffinity(-1, sizeof set, &set));
     CHECK(syscall(SYS_sched_getaffinity, 0, 1, &set));
     CHECK(syscall(SYS_sched_getaffinity, 0, 128, 8));
     unsigned cpu = 9999, node = 9999;

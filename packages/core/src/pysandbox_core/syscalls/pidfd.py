@@ -54,7 +54,7 @@ def pidfd_send_signal(task: Task, pidfd: Fd, signo: Signo, uinfo: UserAddr, flag
     """
     if flags:
         raise LinuxError(EINVAL)
-    group = _pidfd(task, pidfd).group
+    group = _signalled(task, pidfd)
     if uinfo:
         info = read_siginfo(task, signo, uinfo, check=True)
         if group is not task.group and (info.code >= 0 or info.code == SI_TKILL):
@@ -68,6 +68,17 @@ def pidfd_send_signal(task: Task, pidfd: Fd, signo: Signo, uinfo: UserAddr, flag
     if signo:
         task_signals.send(group, signo, info)
     return 0
+
+
+def _signalled(task: Task, pidfd: int) -> ThreadGroup:
+    """The process of a pidfd; for signals alone, an open directory /proc/PID is as good."""
+    inode = task.files.get(pidfd).inode
+    if inode.is_dir:
+        from pysandbox_core.fs.proc.process import ProcessDirectory
+
+        if isinstance(inode, ProcessDirectory) and inode.whole:
+            return inode.target.group
+    return _pidfd(task, pidfd).group
 
 
 @syscall("pidfd_getfd")

@@ -234,6 +234,8 @@ def sched_getaffinity(task: Task, pid: Pid, length: UInt, mask: UserAddr) -> Res
     size = (max(PROCESSORS) // 64 + 1) * 8
     if length < size or length % 8:
         raise LinuxError(EINVAL)
+    if pid < 0:
+        raise LinuxError(ESRCH)  # no such thread, unlike for the other calls
     affinity = _target(task, pid).scheduling.affinity or _ALL_PROCESSORS
     task.mm.write(mask, affinity.to_bytes(size, "little"))
     return size
@@ -244,6 +246,8 @@ def sched_setaffinity(task: Task, pid: Pid, length: UInt, mask: UserAddr) -> Res
     """Set the processors that a thread may run on. EFAULT, ESRCH, EPERM, EINVAL none of them is
     there. sched_setaffinity(2)"""
     data = task.mm.read(mask, min(length, 1024))
+    if pid < 0:
+        raise LinuxError(ESRCH)
     target = _target(task, pid)
     if not _may_change(task, target):
         raise LinuxError(EPERM)
