@@ -59,7 +59,7 @@ def _run_command(name: str, words: list[str]) -> int:
     try:
         parsed = parse(name, command.OPTIONS, words)
         if parsed.has("--help") or parsed.has("-h"):
-            sys.stdout.write(f"{command.HELP}\n{describe(command.OPTIONS)}\n")
+            sys.stdout.write(f"{command.HELP}\n{describe(name, command.OPTIONS)}")
             return 0
         status: int = command.run(parsed)
         return status

@@ -1,18 +1,20 @@
-"""Command-line options: a table of what a command takes, its parser and its help.
+"""Command-line options: a table of what a command takes, read by argparse.
 
-Interface: `parse` takes options up to the first word that is none, or up to `--`. An option's value
-follows after `=` or as the next word; one whose value may be left out takes it only after `=`. What
-does not fit raises InvalidOptionError with one line.
+Interface: `parse` takes options up to the first word that is none, or up to `--`. What does not fit
+raises InvalidOptionError with one line.
 
-Not argparse: it would take the program in `--strace PROGRAM` as the option's value, tells of a
-mistake in several lines, and costs some milliseconds of every start.
+Two things are not argparse's own: an option whose value may be left out takes it only after `=`, or
+`--strace PROGRAM` would take the program for a file; and an option is given once, or is repeatable.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import argparse
+from typing import Any, NamedTuple, NoReturn
 
 from pysandbox_core.errors import InvalidOptionError
+
+_REST = "words after the options"
 
 
 class Option(NamedTuple):
@@ -30,77 +32,65 @@ class Option(NamedTuple):
 class Parsed:
     """What `parse` found."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, list[str]] = {}
-        """Values of every option given, by name; an option without a value has ""."""
-        self.rest: list[str] = []
+    def __init__(self, values: dict[str, list[str] | None]) -> None:
+        self._values = values
+        rest = values[_REST] or []
+        self.rest = rest[1:] if rest[:1] == ["--"] else rest
         """The words after the options."""
 
     def has(self, name: str) -> bool:
-        return name in self.values
+        return self._values[name] is not None
 
     def get(self, name: str) -> str | None:
         """The value of an option, None if it was not given."""
-        values = self.values.get(name)
+        values = self._values[name]
         return values[-1] if values else None
 
     def all(self, name: str) -> list[str]:
         """The values of a repeatable option."""
-        return self.values.get(name, [])
+        return self._values[name] or []
 
 
 def parse(command: str, options: tuple[Option, ...], words: list[str]) -> Parsed:
     """Sort `words`, which follow `command`, into options and the rest."""
-    by_name = {option.name: option for option in options}
-    parsed = Parsed()
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
-        if word == "--":
-            break
-        if not word.startswith("-") or word == "-":
-            position -= 1
-            break
-        name, equals, value = word.partition("=")
-        option = by_name.get(name)
-        if option is None:
-            raise InvalidOptionError(f"unknown option {name}{_hint(name, by_name, command)}")
-        if not option.metavar:
-            if equals:
-                raise InvalidOptionError(f"{name} takes no value")
-        elif not equals and not option.value_optional:
-            if position == len(words):
-                raise InvalidOptionError(f"{name} needs a value: {name} {option.metavar}")
-            value = words[position]
-            position += 1
-        if name in parsed.values and not option.repeatable:
-            raise InvalidOptionError(f"{name} is given twice")
-        parsed.values.setdefault(name, []).append(value)
-    parsed.rest = words[position:]
-    return parsed
-
-
-def describe(options: tuple[Option, ...]) -> str:
-    """The options part of a help text."""
-    lines = []
+    parser = _parser(command, options)
+    values = vars(parser.parse_args(words))
+    before = words[: len(words) - len(values[_REST] or ())]
+    optional = {option.name for option in options if option.value_optional}
+    if optional.intersection(before):
+        # `--strace` alone: an empty value after `=` keeps it from taking the next word
+        before = [f"{word}=" if word in optional else word for word in before]
+        values = vars(parser.parse_args(before + words[len(before) :]))
     for option in options:
-        usage = option.name
-        if option.metavar:
-            usage += f"[={option.metavar}]" if option.value_optional else f" {option.metavar}"
-        first, *others = option.help.split("\n")
-        if len(usage) <= 24:
-            lines.append(f"  {usage:<24}  {first}")
-        else:
-            lines += [f"  {usage}", f"{'':28}{first}"]
-        lines += [f"{'':28}{line}" for line in others]
-    return "\n".join(lines)
+        if not option.repeatable and len(values[option.name] or ()) > 1:
+            raise InvalidOptionError(f"{option.name} is given twice")
+    return Parsed(values)
 
 
-def _hint(name: str, by_name: dict[str, Option], command: str) -> str:
-    from difflib import get_close_matches
+def describe(command: str, options: tuple[Option, ...]) -> str:
+    """The options part of a help text."""
+    return _parser(command, options).format_help()
 
-    close = get_close_matches(name, by_name, 1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; `pysandbox {command} --help` lists what there is"
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidOptionError(f"{message}; `{self.prog} --help` lists the options")
+
+
+def _parser(command: str, options: tuple[Option, ...]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        f"pysandbox {command}",
+        usage=argparse.SUPPRESS,  # every command has a text of its own
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=96),
+    )
+    for option in options:
+        how: dict[str, Any] = {"action": "append", "metavar": option.metavar}
+        if not option.metavar:
+            how = {"action": "append_const", "const": ""}
+        elif option.value_optional:
+            how |= {"nargs": "?", "const": ""}
+        parser.add_argument(option.name, dest=option.name, help=option.help, **how)
+    parser.add_argument(_REST, nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser

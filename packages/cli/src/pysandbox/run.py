@@ -38,7 +38,10 @@ OPTIONS = (
     Option("--pids", "N", "limit of tasks that exist at once; default: none"),
     Option("--timeout", "S", "kill everything after S seconds, like 2.5"),
     Option(
-        "--strace", "FILE", "print every system call to standard error or FILE", value_optional=True
+        "--strace",
+        "FILE",
+        "print every system call to standard error, or with --strace=FILE to FILE",
+        value_optional=True,
     ),
     Option("--log-level", "LEVEL", f"{', '.join(config.LOG_LEVELS)}; default: warning"),
     Option("--help", "", "show this"),
