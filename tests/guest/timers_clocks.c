@@ -46,8 +46,8 @@ static void clocks(void)
     CHECK(syscall(SYS_clock_gettime, CLOCK_REALTIME, 8));
     CHECK(syscall(SYS_gettimeofday, &tv, NULL));
     CHECK(syscall(SYS_gettimeofday, 8, NULL));
-    SHOW(tv.tv_sec - time(NULL) <= 0 && time(NULL) - tv.tv_sec < 5);
-    SHOW(syscall(SYS_time, NULL) - time(NULL) < 5);
+    SHOW(labs(time(NULL) - tv.tv_sec) < 5);
+    SHOW(labs(syscall(SYS_time, NULL) - time(NULL)) < 5);
     clockid_t clock;
     CHECK(clock_getcpuclockid(0, &clock));
     CHECK(clock_gettime(clock, &now));

@@ -50,7 +50,7 @@ int main(void)
     show_times("file");
     CHECK(utimensat(AT_FDCWD, "file", NULL, 0));
     MUST(stat("file", &st));
-    SHOW(time(NULL) - st.st_mtim.tv_sec <= 2 && time(NULL) >= st.st_mtim.tv_sec);
+    SHOW(labs(time(NULL) - st.st_mtim.tv_sec) <= 2);
 
     SECTION("older calls");
     struct timeval tv[2] = {{100, 5}, {200, 6}};
