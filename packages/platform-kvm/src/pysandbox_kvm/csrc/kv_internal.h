@@ -142,13 +142,13 @@ struct kv_platform {
     int ncontexts, contexts_capacity, first_free;
 
     kv_vcpu *main_vcpus[MAIN_VCPUS];
-    int nmain;
     uint64_t uses;
     int nvcpus;                 /* ids handed out */
 
     struct {
         uint64_t features;      /* that contexts have */
         uint64_t size;          /* of these, standard form */
+        uint64_t xcr0;          /* of the guest, may be more */
         uint32_t mxcsr_mask;
         uint8_t initial[4096];
     } xstate;

@@ -68,14 +68,14 @@ static int set_up(kv_platform *p)
         error = tables_open(p);
     if (!error)
         error = windows_open(p);
-    if (!error)
-        error = vcpu_new(p, &p->main_vcpus[0]);
-    if (error)
-        return error;
-    p->main_vcpus[0]->tid = p->main_tid;
-    p->main_vcpus[0]->thread = pthread_self();
-    p->nmain = 1;
-    return 0;
+    for (int i = 0; !error && i < MAIN_VCPUS; i++) {
+        error = vcpu_new(p, &p->main_vcpus[i]);
+        if (error)
+            break;
+        p->main_vcpus[i]->tid = p->main_tid;
+        p->main_vcpus[i]->thread = pthread_self();
+    }
+    return error;
 }
 
 kv_platform *kv_open(int *error, char *message, int message_size)

@@ -120,6 +120,8 @@ static int leave(kv_vcpu *v, kv_ctx *c)
     }
     if ((s->sregs.cs.selector & 3) == 0)
         return s->regs.rip != KERNEL_BASE + IRETQ_STUB;
+    if (s->regs.rip == SYSCALL_ENTRY && !(s->regs.rflags & EFLAGS_IF))
+        return 1;                       /* PVM, see stops.c */
     int pending = vcpu_has_pending(v);
     if (pending)
         return pending;

@@ -141,41 +141,24 @@ int schedule_hand_out(kv_platform *p)
     return p->nqueued > p->nidle ? helper_start(p) : 0;
 }
 
-/* One of the kernel's own vCPUs: the one that ran the context last, a new one, or the oldest. */
-static int choose(kv_platform *p, const kv_ctx *c, kv_vcpu **chosen)
+/* One of the kernel's own vCPUs: the one that ran the context last, a free one, or the oldest. */
+static kv_vcpu *choose(const kv_platform *p, const kv_ctx *c)
 {
-    kv_vcpu *oldest = NULL;
-    for (int i = 0; i < p->nmain; i++) {
+    kv_vcpu *best = p->main_vcpus[0];
+    for (int i = 0; i < MAIN_VCPUS; i++) {
         kv_vcpu *v = p->main_vcpus[i];
-        if (v == c->vcpu || !v->holder) {
-            *chosen = v;
-            if (v == c->vcpu)
-                return 0;
-            oldest = v;
-            oldest->last_use = 0;
-        } else if (!oldest || v->last_use < oldest->last_use) {
-            oldest = v;
-        }
+        if (v == c->vcpu)
+            return v;
+        if (best->holder && (!v->holder || v->last_use < best->last_use))
+            best = v;
     }
-    if ((!oldest || oldest->holder) && p->nmain < MAIN_VCPUS) {
-        int error = vcpu_new(p, &oldest);
-        if (error)
-            return error;
-        oldest->tid = p->main_tid;
-        oldest->thread = pthread_self();
-        p->main_vcpus[p->nmain++] = oldest;
-    }
-    *chosen = oldest;
-    return 0;
+    return best;
 }
 
 /* Runs a context that was taken from the queue on this thread; under the lock. */
 int schedule_inline(kv_platform *p, kv_ctx *c)
 {
-    kv_vcpu *v;
-    int error = choose(p, c, &v);
-    if (error)
-        return error;
+    kv_vcpu *v = choose(p, c);
     v->last_use = ++p->uses;
     p->inline_vcpu = v;
     int result = turn(v, c);
@@ -197,7 +180,7 @@ void schedule_close(kv_platform *p)
         pthread_join(p->workers[i]->thread, NULL);
         vcpu_free(p->workers[i]);
     }
-    for (int i = 0; i < p->nmain; i++)
+    for (int i = 0; i < MAIN_VCPUS && p->main_vcpus[i]; i++)
         vcpu_free(p->main_vcpus[i]);
-    p->nworkers = p->nmain = 0;
+    p->nworkers = 0;
 }

@@ -99,7 +99,7 @@ static int set_msrs(kv_vcpu *v)
 
 static int set_xcr0(kv_vcpu *v)
 {
-    const struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0].value = v->platform->xstate.features};
+    const struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0].value = v->platform->xstate.xcr0};
     if (ioctl(v->fd, KVM_SET_XCRS, &xcrs))
         return kv_fail(v->platform, -errno, "KVM_SET_XCRS: %s", strerror(errno));
     return 0;

@@ -1,9 +1,10 @@
 /*
  * The extended state: x87, SSE, AVX, AVX-512; Intel SDM volume 1, chapter 13.
  *
- * Interface: contexts have the components of XCR0 that need no more than XCR0: not protection keys,
- * which want a bit of CR4, nor AMX, which a process must ask Linux for. KVM takes and gives the
- * standard form. A context's state stays in the vCPU that ran it last until another context needs
+ * Interface: contexts have the components of XCR0 that need no more than XCR0: not AMX, which a
+ * process must ask Linux for, nor protection keys, which want a bit of CR4. These are in the guest's
+ * XCR0 all the same: KVM writes the register twice on each entry where it is not the host's. KVM
+ * takes and gives the standard form. A context's state stays in the vCPU that ran it last until another context needs
  * that vCPU or somebody asks for it.
  */
 #define _GNU_SOURCE
@@ -18,6 +19,7 @@ enum { LEGACY_SIZE = 512, HEADER_SIZE = 64, KVM_SIZE = 4096 };
 enum { FCW_AT = 0, FSW_AT = 2, MXCSR_AT = 24, MXCSR_MASK_AT = 28, SOFTWARE_AT = 464 };
 enum { MXCSR_INITIAL = 0x1f80, MXCSR_MASK_DEFAULT = 0xffbf, FCW_INITIAL = 0x37f };
 #define X87_SSE UINT64_C(3)
+#define PROTECTION_KEYS UINT64_C(0x200)
 #define WANTED UINT64_C(0xe7)           /* x87 SSE AVX, opmask ZMM_Hi256 Hi16_ZMM */
 
 static const struct kvm_cpuid_entry2 *leaf_d(const kv_platform *p, uint32_t index)
@@ -43,6 +45,7 @@ int xstate_open(kv_platform *p)
     if (!leaf)
         return kv_fail(p, -ENOTSUP, "the processor has no XSAVE");
     p->xstate.features = (leaf->eax | (uint64_t)leaf->edx << 32) & WANTED;
+    p->xstate.xcr0 = (leaf->eax | (uint64_t)leaf->edx << 32) & (WANTED | PROTECTION_KEYS);
     for (unsigned i = 0; i < 63; i++)
         if (p->xstate.features >> i & 1 && component_end(p, i) > p->xstate.size)
             p->xstate.size = component_end(p, i);
@@ -154,6 +157,10 @@ int kv_xstate_get(kv_context *view, uint8_t *state, uint64_t size)
     memcpy(state, from, size);
     /* Bytes that the processor leaves to software, in which the host's kernel describes itself. */
     memset(state + SOFTWARE_AT, 0, LEGACY_SIZE - SOFTWARE_AT);
+    uint64_t present;
+    memcpy(&present, state + LEGACY_SIZE, sizeof present);
+    present &= p->xstate.features;
+    memcpy(state + LEGACY_SIZE, &present, sizeof present);
     return 0;
 }
 
