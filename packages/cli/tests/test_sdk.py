@@ -207,8 +207,8 @@ def test_runs_at_the_same_time(sandbox: Sandbox) -> None:
 
 def test_many_sandboxes_at_the_same_time() -> None:
     def run(number: int) -> bytes:
-        with Sandbox() as sandbox:
-            return sandbox.run(["sh", "-c", f"echo {number} > /tmp/x; cat /tmp/x"]).stdout
+        with Sandbox(tmpfs=["/work"]) as sandbox:
+            return sandbox.run(["sh", "-c", f"echo {number} > /work/x; cat /work/x"]).stdout
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(run, range(8))) == [f"{number}\n".encode() for number in range(8)]

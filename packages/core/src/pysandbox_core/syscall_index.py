@@ -36,7 +36,7 @@ def index_text() -> str:
         if len(line) <= 100:
             lines.append(line)
             continue
-        parts = textwrap.wrap(text, 88)
+        parts = [text] if len(text) <= 90 else textwrap.wrap(text, 88)  # as ruff formats it
         lines.append(f'    "{family}": (')
         lines += [f'        "{part} "' for part in parts[:-1]]
         lines += [f'        "{parts[-1]}"', "    ),"]

@@ -31,8 +31,7 @@ CALLS: dict[str, str] = {
     "memfd": "memfd_create memfd_secret",
     "mlock": "mlock mlock2 mlockall munlock munlockall",
     "mmap": (
-        "brk mmap mprotect mremap mseal munmap pkey_alloc pkey_free pkey_mprotect "
-        "remap_file_pages"
+        "brk mmap mprotect mremap mseal munmap pkey_alloc pkey_free pkey_mprotect remap_file_pages"
     ),
     "mount": (
         "fsconfig fsmount fsopen fspick listmount mount mount_setattr move_mount open_tree "
