@@ -84,10 +84,11 @@ def _descends(pid: int) -> bool:
     """Is `pid` below this process? A platform's stubs may have no environment to be found by."""
     while pid > 1:
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            # the name in parentheses may be any bytes
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return False
-        if fields[0] == "Z":
+        if fields[0] == b"Z":
             return False  # ended; whoever started it has not looked yet
         pid = int(fields[1])
         if pid == os.getpid():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from command_line import children_of_this_test
@@ -14,4 +17,7 @@ def nothing_left_behind() -> Iterator[None]:
     before = children_of_this_test()
     yield
     left = children_of_this_test() - before
+    for pid, _ in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # so that one failure is one
     assert not left, f"still there: {left}"
