@@ -78,9 +78,9 @@ def test_what_a_run_writes_the_next_one_sees_and_the_host_never(
 
 
 def test_a_process_left_behind_goes_on_until_the_sandbox_is_closed(sandbox: Sandbox) -> None:
-    script = "mkfifo /tmp/f1 /tmp/f2; (read x < /tmp/f1; echo got $x > /tmp/f2) > /dev/null 2>&1 &"
+    script = "mkfifo /dev/shm/f1 /dev/shm/f2; (read x < /dev/shm/f1; echo got $x > /dev/shm/f2) > /dev/null 2>&1 &"
     assert sandbox.run(["sh", "-c", script]).returncode == 0
-    result = sandbox.run(["sh", "-c", "echo hello > /tmp/f1; cat /tmp/f2"])
+    result = sandbox.run(["sh", "-c", "echo hello > /dev/shm/f1; cat /dev/shm/f2"])
     assert result.stdout == b"got hello\n"
 
 
@@ -180,10 +180,10 @@ def test_a_run_that_takes_too_long(sandbox: Sandbox, script: str) -> None:
 
 
 def test_a_timeout_ends_what_the_program_has_started(sandbox: Sandbox) -> None:
-    script = "sh -c 'echo $$ > /tmp/child; while :; do :; done' & wait"
+    script = "sh -c 'echo $$ > /dev/shm/child; while :; do :; done' & wait"
     with pytest.raises(RunTimeoutError):
         sandbox.run(["sh", "-c", script], timeout=1)
-    gone = sandbox.run(["sh", "-c", "kill -0 $(cat /tmp/child)"])
+    gone = sandbox.run(["sh", "-c", "kill -0 $(cat /dev/shm/child)"])
     assert gone.returncode == 1, gone
 
 
@@ -276,14 +276,14 @@ def test_closing_while_a_program_runs() -> None:
 
     def run() -> None:
         try:
-            sandbox.run(["sh", "-c", "echo x > /tmp/started; sleep 1000"])
+            sandbox.run(["sh", "-c", "echo x > /dev/shm/started; sleep 1000"])
         except SandboxError as error:
             caught.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
     deadline = time.monotonic() + 30
-    while sandbox.run(["test", "-e", "/tmp/started"]).returncode:
+    while sandbox.run(["test", "-e", "/dev/shm/started"]).returncode:
         assert time.monotonic() < deadline
     sandbox.close()
     thread.join(60)
