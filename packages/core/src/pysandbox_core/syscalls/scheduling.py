@@ -25,7 +25,8 @@ from pysandbox_core.abi.sched import (
 from pysandbox_core.credentials import CAP_SYS_ADMIN, CAP_SYS_NICE
 from pysandbox_core.declare import Int, Pid, Result, TimespecPtr, UInt, UserAddr, syscall
 from pysandbox_core.errors import LinuxError
-from pysandbox_core.scheduling import PROCESSORS
+from pysandbox_core.scheduling import PROCESSORS, Scheduling
+from pysandbox_core.task_clone import INIT_PID
 
 if TYPE_CHECKING:
     from pysandbox_core.task import Task
@@ -68,6 +69,14 @@ def _target(task: Task, pid: int) -> Task:
     if target is None:
         raise LinuxError(ESRCH)
     return target
+
+
+def _scheduling(task: Task, pid: int) -> Scheduling:
+    """The attributes of the thread `pid`, to be read. Process 1, which has no thread, is as others
+    start. EINVAL, ESRCH."""
+    if pid == INIT_PID:
+        return Scheduling()
+    return _target(task, pid).scheduling
 
 
 def _may_change(task: Task, target: Task) -> bool:
@@ -128,7 +137,7 @@ def _set_policy(task: Task, target: Task, policy: int, priority: int) -> None:
 @syscall("sched_getscheduler")
 def sched_getscheduler(task: Task, pid: Pid) -> Result:
     """The policy of a thread. EINVAL, ESRCH. sched_getscheduler(2)"""
-    scheduling = _target(task, pid).scheduling
+    scheduling = _scheduling(task, pid)
     return scheduling.policy | (SCHED_RESET_ON_FORK if scheduling.reset_on_fork else 0)
 
 
@@ -137,7 +146,7 @@ def sched_getparam(task: Task, pid: Pid, param: UserAddr) -> Result:
     """Store the priority of a thread. EINVAL, ESRCH, EFAULT. sched_getparam(2)"""
     if not param:
         raise LinuxError(EINVAL)
-    task.mm.write_u32(param, _target(task, pid).scheduling.priority)
+    task.mm.write_u32(param, _scheduling(task, pid).priority)
     return 0
 
 
@@ -165,7 +174,7 @@ def _priority_range(policy: int) -> tuple[int, int]:
 def sched_rr_get_interval(task: Task, pid: Pid, interval: TimespecPtr) -> Result:
     """Store the time slice of a thread of SCHED_RR, 0 for others. EINVAL, ESRCH, EFAULT.
     sched_rr_get_interval(2)"""
-    round_robin = _target(task, pid).scheduling.policy == SCHED_RR
+    round_robin = _scheduling(task, pid).policy == SCHED_RR
     task.mm.pack(interval, _TIMESPEC, 0, _RR_INTERVAL_NS if round_robin else 0)
     return 0
 
@@ -214,7 +223,7 @@ def sched_getattr(task: Task, pid: Pid, attr: UserAddr, size: UInt, flags: UInt)
     """Store policy, priority and nice value of a thread. EINVAL, ESRCH, EFAULT. sched_getattr(2)"""
     if not attr or pid < 0 or flags or not _SCHED_ATTR_SIZE_VER0 <= size <= _PAGE_SIZE:
         raise LinuxError(EINVAL)
-    scheduling = _target(task, pid).scheduling
+    scheduling = _scheduling(task, pid)
     size = min(size, _SCHED_ATTR.size)
     attr_flags = _SCHED_FLAG_RESET_ON_FORK if scheduling.reset_on_fork else 0
     data = _SCHED_ATTR.pack(
@@ -236,7 +245,7 @@ def sched_getaffinity(task: Task, pid: Pid, length: UInt, mask: UserAddr) -> Res
         raise LinuxError(EINVAL)
     if pid < 0:
         raise LinuxError(ESRCH)  # no such thread, unlike for the other calls
-    affinity = _target(task, pid).scheduling.affinity or _ALL_PROCESSORS
+    affinity = _scheduling(task, pid).affinity or _ALL_PROCESSORS
     task.mm.write(mask, affinity.to_bytes(size, "little"))
     return size
 
