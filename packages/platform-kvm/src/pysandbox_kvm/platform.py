@@ -1,8 +1,8 @@
 """KvmPlatform: the Python side of the KVM platform, one foreign call per stop.
 
 One virtual machine serves a sandbox, an address space is a tree of guest page tables, contexts run
-in ring 3 of its vCPUs; see `csrc/kv_internal.h` for how, and `pysandbox_platform.interface` for what
-the methods promise.
+in ring 3 of its vCPUs; see `csrc/kv_internal.h` for how, and `pysandbox_platform.interface` for
+what the methods promise.
 
 Interface: the objects of a platform belong to the thread that made it. C holds the state; what is
 here converts errors to PlatformError and stops to attributes. `resume` and `wait` are the hot path

@@ -18,7 +18,7 @@ _WORDS = {
     "hardware": (RANK_HARDWARE, "KVM works, with the processor's virtualisation"),
     "PVM": (
         RANK_PVM,
-        "KVM works, without hardware virtualisation (PVM): computing is fast, system calls are slow",
+        "KVM works, without hardware virtualisation (PVM): system calls are slow",
     ),
 }
 

@@ -1,8 +1,8 @@
 /*
  * Contexts: making, resuming, interrupting, releasing them.
  *
- * Interface: registers are in `view.regs` whenever a context is not running; the extended state is in
- * the vCPU that ran it last, or in `xstate`.
+ * Interface: registers are in `view.regs` whenever a context is not running; the extended state is
+ * in the vCPU that ran it last, or in `xstate`.
  */
 #define _GNU_SOURCE
 #include "kv_internal.h"

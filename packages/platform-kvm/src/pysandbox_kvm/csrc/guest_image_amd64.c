@@ -25,7 +25,7 @@ static const uint64_t GDT[GDT_ENTRIES] = {
     [USER_CS >> 3] = 0x00affb000000ffff,
 };
 
-/* Those that may come while ring 0 still has the program's stack pointer have a stack of their own. */
+/* Those that may come while ring 0 still has the program's stack pointer. */
 static bool wants_own_stack(int vector)
 {
     return vector == DEBUG || vector == NMI || vector == DOUBLE_FAULT || vector == MACHINE_CHECK;

@@ -2,9 +2,9 @@
  * The guest kernel: where it lies, and the offsets that its code, KVM and the monitor agree on.
  *
  * Interface: every address space has it at KERNEL_BASE, in the upper half, for ring 0 only. It is
- * one page of code, one of tables (both read-only) and one page for each vCPU. Its code is a HLT for
- * every way out of ring 3, which tells the monitor by its address what happened, and one IRETQ for
- * the way in: where KVM emulates ring 0, every instruction there costs microseconds.
+ * one page of code, one of tables (both read-only) and one page for each vCPU. Its code is a HLT
+ * for every way out of ring 3, which tells the monitor by its address what happened, and one IRETQ
+ * for the way in: where KVM emulates ring 0, every instruction there costs microseconds.
  */
 #ifndef KV_GUEST_H
 #define KV_GUEST_H

@@ -82,10 +82,12 @@ static bool load_segment(struct kvm_segment *s, uint16_t selector, uint64_t base
 static void to_ring_0(struct kvm_sregs *s)
 {
     s->cs = (struct kvm_segment){
-        .limit = 0xffffffff, .selector = KERNEL_CS, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1,
+        .limit = 0xffffffff, .selector = KERNEL_CS, .type = 11, .present = 1,
+        .s = 1, .l = 1, .g = 1,
     };
     s->ss = (struct kvm_segment){
-        .limit = 0xffffffff, .selector = KERNEL_DS, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1,
+        .limit = 0xffffffff, .selector = KERNEL_DS, .type = 3, .present = 1,
+        .s = 1, .db = 1, .g = 1,
     };
 }
 
@@ -107,8 +109,8 @@ static void load_special(kv_vcpu *v, const struct user_regs_struct *u, uint64_t 
 }
 
 /*
- * The guest was left in the middle. A vCPU that is in ring 0, or about to take an exception, goes on
- * to the stop that it is on its way to; it takes an instruction or two. 1: it has to.
+ * The guest was left in the middle. A vCPU that is in ring 0, or about to take an exception, goes
+ * on to the stop that it is on its way to; it takes an instruction or two. 1: it has to.
  */
 static int leave(kv_vcpu *v, kv_ctx *c)
 {

@@ -50,7 +50,8 @@ void kv_space_release(kv_space *s)
     kv_platform *p = s->platform;
     for (int i = 0; i < p->ncontexts; i++) {
         if (p->contexts[i] && p->contexts[i]->space == s) {
-            context_withdraw(p->contexts[i]);   /* running is against the rules, but must not harm */
+            /* Running is against the rules, but must not harm. */
+            context_withdraw(p->contexts[i]);
             p->contexts[i]->space = NULL;
         }
     }
@@ -74,8 +75,8 @@ static int check(kv_space *s, uint64_t addr, uint64_t length)
 }
 
 /*
- * An entry's bits for a protection. Writable is readable, as on any x86. The dirty bit is set ahead,
- * or KVM would map writable pages read-only at first.
+ * An entry's bits for a protection. Writable is readable, as on any x86. The dirty bit is set
+ * ahead, or KVM would map writable pages read-only at first.
  */
 static uint64_t bits_of(int prot)
 {

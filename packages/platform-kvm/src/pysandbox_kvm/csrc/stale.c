@@ -4,8 +4,8 @@
  * A vCPU may have kept a translation in its TLB, and KVM in a shadow page table. Both are ended by
  * taking the memory itself from the virtual machine for a moment: MADV_DONTNEED on the window drops
  * no data, the file has it, but makes KVM forget every way to these pages, in all vCPUs, running or
- * not, before it returns. Whoever still maps them finds them again with the next access. It needs no
- * code in the guest, no stop of the vCPUs, and works the same with nested paging and without.
+ * not, before it returns. Whoever still maps them finds them again with the next access. It needs
+ * no code in the guest, no stop of the vCPUs, and works the same with nested paging and without.
  *
  * Interface: stale_add() for every page whose entry was taken away or allows less now; nothing
  * relies on that before stale_flush().

@@ -1,13 +1,13 @@
 /*
  * From how the vCPU left the guest to why a context stopped.
  *
- * Every way out of ring 3 ends at a HLT of the guest kernel; its address says which vector it was, or
- * SYSCALL. The vCPU still has the program's general registers, the processor has pushed the others
- * to the vCPU's page. What SYSCALL does not push it leaves in RCX and R11.
+ * Every way out of ring 3 ends at a HLT of the guest kernel; its address says which vector it was,
+ * or SYSCALL. The vCPU still has the program's general registers, the processor has pushed the
+ * others to the vCPU's page. What SYSCALL does not push it leaves in RCX and R11.
  *
- * KVM without hardware virtualisation (PVM) enters at SYSCALL's entry with the user's code selector,
- * so the fetch is a page fault there. It is told from a jump of the program's to that address by IF,
- * which SYSCALL clears and no program can.
+ * KVM without hardware virtualisation (PVM) enters at SYSCALL's entry with the user's code
+ * selector, so the fetch is a page fault there. It is told from a jump of the program's to that
+ * address by IF, which SYSCALL clears and no program can.
  *
  * Interface: 1 the context stopped, 0 it may go on, or a negative errno.
  */

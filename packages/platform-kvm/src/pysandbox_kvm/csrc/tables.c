@@ -1,18 +1,20 @@
 /*
  * Guest page tables: four levels, one tree for each space.
  *
- * KVM may keep shadows of these tables (where the hardware has no nested paging, or KVM does not use
- * it), and does not see what is written to them from here. Two rules make that safe, on any KVM:
+ * KVM may keep shadows of these tables (where the hardware has no nested paging, or KVM does not
+ * use it), and does not see what is written to them from here. Two rules make that safe, on any
+ * KVM:
  *
  * - An entry that was made present at an upper level is never changed again. A tree that its space
  *   gave up is kept with its tables linked, and becomes the next space's.
  * - An entry at the lowest level that is taken away or made to allow less is followed by stale.c,
  *   before anything relies on it. The accessed bit says whether anything can have been kept of it.
  *
- * Trees too large to keep are buried; tables_collect() digs them up once there are many: it takes the
- * slots away and puts them back, which makes KVM forget all shadows.
+ * Trees too large to keep are buried; tables_collect() digs them up once there are many: it takes
+ * the slots away and puts them back, which makes KVM forget all shadows.
  *
- * Interface: tables are written with atomic stores. Shadow or not, the processor reads them any time.
+ * Interface: tables are written with atomic stores. Shadow or not, the processor reads them any
+ * time.
  */
 #define _GNU_SOURCE
 #include "kv_internal.h"

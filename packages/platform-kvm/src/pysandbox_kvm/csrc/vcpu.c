@@ -1,9 +1,10 @@
 /*
  * vCPUs: making them, their state from the first instruction on, one function per ioctl.
  *
- * Interface: a vCPU starts in long mode, in ring 0 of the guest kernel, and never sees another mode.
- * Its general and special registers travel in `kvm_run`. A vCPU is used by one thread at a time, and
- * by the same one for good: KVM waits for a grace period of RCU when another thread enters.
+ * Interface: a vCPU starts in long mode, in ring 0 of the guest kernel, and never sees another
+ * mode. Its general and special registers travel in `kvm_run`. A vCPU is used by one thread at a
+ * time, and by the same one for good: KVM waits for a grace period of RCU when another thread
+ * enters.
  */
 #define _GNU_SOURCE
 #include "kv_internal.h"

@@ -23,17 +23,21 @@ static int refuse_device(kv_platform *p, int error)
 {
     struct stat status;
     if (error == -ENOENT)
-        return kv_fail(p, error, "there is no /dev/kvm: the host has no KVM, or its module (kvm_intel, "
-                                 "kvm_amd) is not loaded");
+        return kv_fail(p, error,
+                       "there is no /dev/kvm: the host has no KVM, or its module (kvm_intel, "
+                       "kvm_amd) is not loaded");
     if (error == -ENODEV || error == -ENXIO)
-        return kv_fail(p, error, "/dev/kvm has no driver: virtualisation is off in the firmware, or "
-                                 "the module is not loaded");
+        return kv_fail(p, error,
+                       "/dev/kvm has no driver: virtualisation is off in the firmware, or the "
+                       "module is not loaded");
     if ((error == -EACCES || error == -EPERM) && stat("/dev/kvm", &status) == 0) {
         const struct group *group = getgrgid(status.st_gid);
         if ((status.st_mode & 060) == 060 && status.st_gid)
-            return kv_fail(p, error, "no permission for /dev/kvm: it is for members of the group %s "
-                                     "(gid %u)", group ? group->gr_name : "?", status.st_gid);
-        return kv_fail(p, error, "no permission for /dev/kvm: it is for uid %u only", status.st_uid);
+            return kv_fail(p, error,
+                           "no permission for /dev/kvm: it is for members of the group %s (gid %u)",
+                           group ? group->gr_name : "?", status.st_gid);
+        return kv_fail(p, error, "no permission for /dev/kvm: it is for uid %u only",
+                       status.st_uid);
     }
     return kv_fail(p, error, "opening /dev/kvm: %s", strerror(-error));
 }

@@ -68,7 +68,8 @@ static int arena_new(kv_platform *p)
     kv_arena *a = calloc(1, sizeof *a);
     if (!a)
         return kv_fail(p, -ENOMEM, "out of memory");
-    a->memory = mmap(NULL, ARENA_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    a->memory = mmap(NULL, ARENA_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                     0);
     if (a->memory == MAP_FAILED) {
         free(a);
         return kv_fail(p, -errno, "addresses for windows: %s", strerror(errno));
@@ -205,7 +206,8 @@ static int map_file(kv_platform *p, kv_window *w, int fd)
     size_t size = (size_t)1 << w->shift;
     off_t offset = (off_t)(w->number << w->shift);
     int flags = MAP_SHARED | MAP_FIXED;
-    void *got = mmap(w->memory, size, PROT_READ | (w->writable ? PROT_WRITE : 0), flags, fd, offset);
+    int prot = w->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    void *got = mmap(w->memory, size, prot, flags, fd, offset);
     if (got == MAP_FAILED && w->writable && errno == EPERM)     /* sealed against writing */
         got = mmap(w->memory, size, PROT_READ, flags, fd, offset);
     if (got == MAP_FAILED)

@@ -2,10 +2,10 @@
  * The extended state: x87, SSE, AVX, AVX-512; Intel SDM volume 1, chapter 13.
  *
  * Interface: contexts have the components of XCR0 that need no more than XCR0: not AMX, which a
- * process must ask Linux for, nor protection keys, which want a bit of CR4. These are in the guest's
- * XCR0 all the same: KVM writes the register twice on each entry where it is not the host's. KVM
- * takes and gives the standard form. A context's state stays in the vCPU that ran it last until another context needs
- * that vCPU or somebody asks for it.
+ * process must ask Linux for, nor protection keys, which want a bit of CR4. These are in the
+ * guest's XCR0 all the same: KVM writes the register twice on each entry where it is not the
+ * host's. KVM takes and gives the standard form. A context's state stays in the vCPU that ran it
+ * last until another context needs that vCPU or somebody asks for it.
  */
 #define _GNU_SOURCE
 #include "kv_internal.h"
@@ -103,7 +103,7 @@ int xstate_attach(kv_vcpu *v, kv_ctx *c)
     return 0;
 }
 
-/* si_code of the floating-point exception that the vCPU just took; Linux's fpu__exception_code(). */
+/* si_code of the floating-point exception just taken, as Linux's fpu__exception_code() has it. */
 int xstate_signal_code(kv_vcpu *v, bool simd)
 {
     uint8_t state[KVM_SIZE];

@@ -1,0 +1,68 @@
+"""`probe` says yes where it works, and why not where it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from pysandbox_kvm import probe as probe_module
+from pysandbox_kvm.platform import KvmPlatform
+
+AS_NOBODY = """
+import os
+import pysandbox_kvm.trial
+from pysandbox_kvm.platform import KvmPlatform
+from pysandbox_platform import PlatformUnavailableError
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+probe = KvmPlatform.probe()
+print(probe.usable, probe.reason)
+try:
+    KvmPlatform()
+except PlatformUnavailableError as error:
+    print(error.errno, error)
+"""
+
+
+def test_usable() -> None:
+    probe = KvmPlatform.probe()
+    if not probe.usable:
+        pytest.skip(f"kvm can't be used here: {probe.reason}")
+    assert probe.details["kvm"] in {"hardware", "PVM"}
+    assert probe.rank in {probe_module.RANK_HARDWARE, probe_module.RANK_PVM}
+
+
+def test_no_permission() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become a user without permission")
+    if not os.path.exists("/dev/kvm"):
+        pytest.skip("there is no /dev/kvm")
+    if os.stat("/dev/kvm").st_mode & 6 == 6:
+        pytest.skip("/dev/kvm is open to everyone")
+    result = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, check=True, timeout=60
+    )
+    probed, opened = result.stdout.splitlines()
+    assert probed.startswith("False no permission for /dev/kvm: it is for ")
+    assert opened.startswith("13 no permission for /dev/kvm")
+
+
+def test_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Uname:
+        machine = "aarch64"
+
+    monkeypatch.setattr("os.uname", Uname)
+    probe = probe_module.probe()
+    assert not probe.usable
+    assert probe.reason == "needs Linux on x86-64, not linux on aarch64"
+
+
+def test_a_probe_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise OSError("no more of it")
+
+    monkeypatch.setattr("pysandbox_kvm.trial.run_one_syscall", fail)
+    probe = probe_module.probe()
+    assert not probe.usable
+    assert probe.reason == "OSError: no more of it"
