@@ -78,9 +78,11 @@ void kv_context_release(kv_context *view)
     if (!p)
         return;
     context_withdraw(c);
+    pthread_mutex_lock(&p->lock);
     if (c->vcpu)
         c->vcpu->holder = NULL;
     c->vcpu = NULL;
+    pthread_mutex_unlock(&p->lock);
     c->platform = NULL;
     p->contexts[c->view.index] = NULL;
     if (c->view.index < p->first_free)

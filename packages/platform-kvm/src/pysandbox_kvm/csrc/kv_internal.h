@@ -42,7 +42,8 @@ struct kv_vcpu {
     bool in_user;               /* it was left in ring 3: its selectors are the user's */
     bool broken;                /* its state has to be set anew */
     kv_ctx *holder;             /* whose extended state it holds, or NULL for nobody's */
-    uint64_t spurious;          /* page faults in a row that were none */
+    uint64_t spurious_addr;     /* of the last page fault that was none */
+    unsigned spurious;          /* and how often in a row it came there */
     uint64_t last_use;          /* of the kernel's own vCPUs */
 
     /* Shared. */
@@ -231,6 +232,7 @@ void tree_give(kv_platform *p, kv_space *s);
 kv_entry *tree_find(kv_space *s, uint64_t addr, uint64_t *covered);
 int tree_make(kv_space *s, uint64_t addr, kv_entry **entry);
 bool tree_take_away(kv_space *s);
+bool page_is_beyond(uint8_t *page);
 
 /* windows.c: host files in guest-physical memory. */
 struct kv_window {

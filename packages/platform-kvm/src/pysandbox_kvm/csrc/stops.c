@@ -122,6 +122,14 @@ static bool allows(uint64_t entry, int access)
     return access == ACCESS_READ || entry & ENTRY_WRITE;
 }
 
+/* The same one again and again is none: better a fault too many than a program that hangs. */
+static bool is_spurious(kv_vcpu *v, uint64_t addr)
+{
+    v->spurious = addr == v->spurious_addr ? v->spurious + 1 : 0;
+    v->spurious_addr = addr;
+    return v->spurious < SPURIOUS_AT_MOST;
+}
+
 static int page_fault(kv_vcpu *v, kv_ctx *c, const kv_frame *f, uint64_t error_code)
 {
     uint64_t addr = v->run->s.regs.sregs.cr2, covered;
@@ -136,12 +144,14 @@ static int page_fault(kv_vcpu *v, kv_ctx *c, const kv_frame *f, uint64_t error_c
     kv_entry *at = addr < kv_space_end() ? tree_find(c->space, addr, &covered) : NULL;
     uint64_t entry = at ? *at : 0;
     /* A translation from before the page was made to allow more: it is gone now. */
-    if (allows(entry, c->view.fault_access) && v->spurious++ < SPURIOUS_AT_MOST)
+    if (allows(entry, c->view.fault_access) && is_spurious(v, addr))
         return 0;
-    v->spurious = 0;
     bool beyond = entry & ENTRY_BEYOND;
-    if (beyond)         /* reported; the next access finds out anew, the file may have grown */
+    if (beyond) {               /* told; the next access finds out anew, the file may grow */
         atomic_compare_exchange_strong(at, &entry, (entry & ~ENTRY_BEYOND) | ENTRY_PRESENT);
+        if (!page_is_beyond(window_memory(v->platform, entry & ENTRY_ADDRESS)))
+            return 0;           /* it has, since the entry was taken away */
+    }
     c->view.signo = beyond ? SIGBUS : SIGSEGV;
     c->view.code = beyond ? BUS_ADRERR : entry & ENTRY_MAPPED ? SEGV_ACCERR : SEGV_MAPERR;
     c->stop = KV_STOP_FAULT;
@@ -286,9 +296,9 @@ int stop_memory_fault(kv_vcpu *v, kv_ctx *c)
     }
     regs_store_user(v, c);
     v->in_user = true;
-    if (tree_take_away(c->space) || v->spurious++ < SPURIOUS_AT_MOST)
+    if (tree_take_away(c->space) || is_spurious(v, regs_of(c)->rip))
         return -EAGAIN;
-    v->spurious = 0;                    /* out of memory, or a file system's error */
+    /* Out of memory, or a file system's error. */
     c->view.fault_addr = 0;
     c->view.fault_access = ACCESS_READ;
     c->view.signo = SIGBUS;

@@ -288,7 +288,7 @@ void tree_give(kv_platform *p, kv_space *s)
 }
 
 /* Is the page beyond the end of its file, as far as mapping it goes? */
-static bool is_beyond(uint8_t *page)
+bool page_is_beyond(uint8_t *page)
 {
     return madvise(page, KV_PAGE, MADV_POPULATE_READ) && (errno == EFAULT || errno == EHWPOISON);
 }
@@ -299,7 +299,7 @@ static void take_away(kv_platform *p, uint64_t gpa, int level, void *found)
     for (unsigned i = 0; level == 1 && i < ENTRIES; i++) {
         uint64_t entry = table[i];
         if (!(entry & ENTRY_PRESENT) || !(entry & ENTRY_ACCESSED) ||
-            !is_beyond(window_memory(p, entry & ENTRY_ADDRESS)))
+            !page_is_beyond(window_memory(p, entry & ENTRY_ADDRESS)))
             continue;
         uint64_t without = (entry & ~(uint64_t)ENTRY_PRESENT) | ENTRY_BEYOND;
         atomic_compare_exchange_strong(&table[i], &entry, without);

@@ -132,12 +132,15 @@ int vcpu_reset(kv_vcpu *v)
 {
     v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
     v->run->kvm_dirty_regs = 0;
-    v->root = v->platform->spaces ? v->platform->spaces->root : v->root;
+    v->root = 0;
     v->in_user = false;
-    v->spurious = 0;
     int error = clear_events(v);
     if (!error)
         error = set_special(v);
+    if (!error)
+        error = set_msrs(v);
+    if (!error)
+        error = set_xcr0(v);
     v->broken = error != 0;
     return error;
 }
@@ -157,10 +160,6 @@ static int set_up(kv_vcpu *v)
         return kv_fail(p, -errno, "KVM_SET_CPUID2: %s", strerror(errno));
     guest_vcpu_write(p->kernel, v->id);
     int error = vcpu_reset(v);
-    if (!error)
-        error = set_msrs(v);
-    if (!error)
-        error = set_xcr0(v);
     if (!error)
         set_tsc(v);
     return error;

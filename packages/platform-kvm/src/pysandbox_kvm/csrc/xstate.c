@@ -147,14 +147,12 @@ int kv_xstate_get(kv_context *view, uint8_t *state, uint64_t size)
     if (c->state != KV_IDLE || size != p->xstate.size)
         return -EINVAL;
     uint8_t held[KVM_SIZE];
-    const uint8_t *from = c->xstate ? c->xstate : p->xstate.initial;
-    if (c->vcpu) {
-        int error = vcpu_get_xsave(c->vcpu, held);
-        if (error)
-            return error;
-        from = held;
-    }
-    memcpy(state, from, size);
+    pthread_mutex_lock(&p->lock);       /* a worker may want the vCPU for another context */
+    int error = c->vcpu ? vcpu_get_xsave(c->vcpu, held) : 0;
+    memcpy(state, c->vcpu ? held : c->xstate ? c->xstate : p->xstate.initial, size);
+    pthread_mutex_unlock(&p->lock);
+    if (error)
+        return error;
     /* Bytes that the processor leaves to software, in which the host's kernel describes itself. */
     memset(state + SOFTWARE_AT, 0, LEGACY_SIZE - SOFTWARE_AT);
     uint64_t present;
@@ -203,14 +201,12 @@ int kv_xstate_set(kv_context *view, const uint8_t *state, uint64_t size)
         const uint64_t features = X87_SSE;
         memcpy(all + LEGACY_SIZE, &features, sizeof features);
     }
-    if (c->vcpu) {
-        int error = vcpu_set_xsave(c->vcpu, all);
-        if (error && error != -EINVAL)
-            return kv_fail(p, error, "KVM_SET_XSAVE: %s", strerror(-error));
-        return error;
-    }
-    int error = allocate(c);
-    if (!error)
+    pthread_mutex_lock(&p->lock);
+    int error = c->vcpu ? vcpu_set_xsave(c->vcpu, all) : allocate(c);
+    if (!error && !c->vcpu)
         memcpy(c->xstate, all, sizeof all);
+    pthread_mutex_unlock(&p->lock);
+    if (error && error != -EINVAL && error != -ENOMEM)
+        kv_fail(p, error, "KVM_SET_XSAVE: %s", strerror(-error));
     return error;
 }
