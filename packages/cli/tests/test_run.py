@@ -103,9 +103,7 @@ def test_a_working_directory_that_is_missing(tmp_path: Path) -> None:
 def test_nothing_that_is_written_reaches_the_host(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.write_text("as it was")
-    ended = sh(
-        "echo changed > kept; echo new > new; rm -r * ; ls", cwd=tmp_path
-    )
+    ended = sh("echo changed > kept; echo new > new; rm -r * ; ls", cwd=tmp_path)
     assert ended.returncode == 0
     assert kept.read_text() == "as it was"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]

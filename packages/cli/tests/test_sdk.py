@@ -78,9 +78,12 @@ def test_what_a_run_writes_the_next_one_sees_and_the_host_never(
 
 
 def test_a_process_left_behind_goes_on_until_the_sandbox_is_closed(sandbox: Sandbox) -> None:
-    script = "mkfifo /dev/shm/f1 /dev/shm/f2; (read x < /dev/shm/f1; echo got $x > /dev/shm/f2) > /dev/null 2>&1 &"
+    script = (
+        "cd /dev/shm; mkfifo in out; "
+        "(read word < in; echo got $word > out) > /dev/null 2> /dev/null &"
+    )
     assert sandbox.run(["sh", "-c", script]).returncode == 0
-    result = sandbox.run(["sh", "-c", "echo hello > /dev/shm/f1; cat /dev/shm/f2"])
+    result = sandbox.run(["sh", "-c", "cd /dev/shm; echo hello > in; cat out"])
     assert result.stdout == b"got hello\n"
 
 
