@@ -12,6 +12,7 @@ from pysandbox_kvm.platform import KvmPlatform
 
 AS_NOBODY = """
 import os
+import pysandbox_kvm.probe
 import pysandbox_kvm.trial
 from pysandbox_kvm.platform import KvmPlatform
 from pysandbox_platform import PlatformUnavailableError

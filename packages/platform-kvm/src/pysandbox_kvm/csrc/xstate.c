@@ -61,6 +61,9 @@ int xstate_open(kv_platform *p)
     memcpy(p->xstate.initial + FCW_AT, &fcw, sizeof fcw);
     memcpy(p->xstate.initial + MXCSR_AT, &mxcsr, sizeof mxcsr);
     memcpy(p->xstate.initial + MXCSR_MASK_AT, &p->xstate.mxcsr_mask, 4);
+    /* Present, though initial: not every XRSTOR takes MXCSR from an area without SSE state. */
+    const uint64_t present = X87_SSE;
+    memcpy(p->xstate.initial + LEGACY_SIZE, &present, sizeof present);
     return 0;
 }
 
