@@ -15,6 +15,9 @@ nox.options.error_on_missing_interpreters = True
 PACKAGES = ("platform-api", "core", "platform-ptrace", "cli")
 """In the order in which they depend on each other."""
 
+KVM = "platform-kvm"
+"""Not among them until what it needs of a machine can be had wherever the tests run."""
+
 TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "pyelftools>=0.30", "setuptools>=77", "cffi>=1.16")
 """pyelftools: a second opinion on ELF headers. setuptools and cffi: tests build and install the
 examples without asking a package index."""
@@ -22,9 +25,9 @@ examples without asking a package index."""
 LINT_TOOLS = ("ruff>=0.6,<1", "mypy>=1.11", "types-greenlet", "nox", *TEST_TOOLS)
 
 
-def install_packages(session: nox.Session) -> None:
-    """All packages, together, so that pip takes the siblings from here."""
-    session.install(*[f"./packages/{name}" for name in PACKAGES])
+def install_packages(session: nox.Session, *more: str) -> None:
+    """All packages, and `more` of them, together, so that pip takes the siblings from here."""
+    session.install(*[f"./packages/{name}" for name in (*PACKAGES, *more)])
 
 
 @nox.session
@@ -34,7 +37,7 @@ def lint(session: nox.Session) -> None:
     install_packages(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    for name in PACKAGES:
+    for name in (*PACKAGES, KVM):
         session.run("mypy", f"packages/{name}/src")
     scripts = ["noxfile.py", "benchmarks/run.py", "docs/check_links.py"]
     session.run("mypy", *scripts, *[str(path) for path in Path("examples/sdk").glob("*.py")])
@@ -65,6 +68,15 @@ def sanitizers(session: nox.Session) -> None:
     session.install(*TEST_TOOLS)
     install_packages(session)
     session.run("pytest", "packages/platform-ptrace/tests/test_sanitized.py", *session.posargs)
+
+
+@nox.session
+def kvm(session: nox.Session) -> None:
+    """The KVM platform, on this machine's /dev/kvm: its own tests, then every program in it."""
+    session.install(*TEST_TOOLS)
+    install_packages(session, KVM)
+    session.run("pytest", f"packages/{KVM}/tests")
+    session.run("pytest", "tests", "-k", "kvm", *session.posargs)
 
 
 @nox.session
