@@ -89,10 +89,11 @@ def lines(chosen: str, directory: Path) -> list[Line]:
 
 def markdown(chosen: str, table: list[Line], bare_ns: float, python_ns: float) -> str:
     """The results as a page."""
+    version = ".".join(platform.release().split(".")[:2])
     rows = [
         "# Results",
         "",
-        f"Platform {chosen}, {date.today()}: Linux {platform.release()}, {os.cpu_count()} "
+        f"Platform {chosen}, {date.today()}: Linux {version}, {os.cpu_count()} "
         f"processors, Python {platform.python_version()}. The best of {RUNS} runs.",
         "",
         f"A bare PTRACE_SYSEMU round trip in C takes {microseconds(bare_ns)}, the start of a bare "
