@@ -54,6 +54,7 @@ class FakeSpace:
             self.table.pop(at, None)
 
     def sync(self) -> None:
+        assert not self.released
         self.calls.append(("sync", 0, 0))
 
     def release(self) -> None:

@@ -465,6 +465,18 @@ class Page:
         return Page(self.prot, self.memory, self.index + pages)
 
 
+def test_a_process_with_many_mapped_files_can_exit(mm, tmp_path):
+    """Nothing is carried out in an address space that has been released."""
+    for number in range(40):
+        path = tmp_path / str(number)
+        path.write_bytes(b"x" * PAGE_SIZE)
+        file = HostFile(str(path))
+        mm.mmap(None, 0, PAGE_SIZE, PROT_READ, MAP_PRIVATE, file)
+        file.decref()
+    mm.release()
+    assert mm.address_space.released
+
+
 def test_memory_touched_while_it_is_taken_back_is_kept(kernel, mm):
     """Another space's call takes untouched pages back while a context of this one runs."""
     addr = mm.mmap(None, 0, 64 * PAGE_SIZE, RW, ANON)

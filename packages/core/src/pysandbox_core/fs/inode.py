@@ -12,7 +12,7 @@ Linux: struct inode_operations, Documentation/filesystems/vfs.rst.
 from __future__ import annotations
 
 import stat as stat_module
-from errno import EINVAL, ENOTDIR, ENOTSUP, EPERM, EROFS
+from errno import EINVAL, ENOTDIR, ENOTSUP, ENXIO, EPERM, EROFS
 from typing import TYPE_CHECKING, NamedTuple
 
 from pysandbox_core.errors import LinuxError
@@ -219,7 +219,7 @@ class Inode:
     def open(self, task: Task, path: Path, flags: int) -> FileDescription:
         """A new file description; `flags` are those of open(2), O_CREAT, O_EXCL, O_TRUNC done
         with."""
-        raise NotImplementedError
+        raise LinuxError(ENXIO)  # Linux: no_open
 
     # Extended attributes, xattr(7). Names are complete (b"user.x").
 

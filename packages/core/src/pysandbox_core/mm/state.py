@@ -164,8 +164,7 @@ class MmState:
             return
         self._stale.append(backing.mappable)
         if len(self._stale) > _STALE_MAX:
-            if self.users:  # else the address space is gone and holds on to nothing
-                self.address_space.sync()
+            self.address_space.sync()
             self.drop_stale()
 
     def drop_stale(self) -> None:
