@@ -2,7 +2,8 @@
 
 Interface: the declarations are `csrc/kv_api.h` itself, without its preprocessor lines. The
 environment variable PYSANDBOX_SANITIZE=1 builds with AddressSanitizer and
-UndefinedBehaviorSanitizer; such a module needs libasan preloaded into Python (see the README).
+UndefinedBehaviorSanitizer, PYSANDBOX_SANITIZE=thread with ThreadSanitizer; such a module needs
+libasan or libtsan preloaded into Python (see the README).
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ PACKAGE = Path(__file__).resolve().parent
 CSRC = Path("src/pysandbox_kvm/csrc")  # relative, as setuptools wants sources
 
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+SANITIZE = {
+    "1": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
+    "thread": ["-fsanitize=thread", "-fno-omit-frame-pointer"],
+}
 
 
 def declarations(header: str) -> str:
@@ -28,9 +32,9 @@ def make_builder() -> FFI:
     """The builder that setuptools asks for."""
     compile_args = ["-std=gnu11", "-O2", "-g", *WARNINGS]
     link_args = ["-pthread"]
-    if os.environ.get("PYSANDBOX_SANITIZE") == "1":
-        compile_args += ["-O1", *SANITIZE]
-        link_args += SANITIZE
+    if sanitize := SANITIZE.get(os.environ.get("PYSANDBOX_SANITIZE", "")):
+        compile_args += ["-O1", *sanitize]
+        link_args += sanitize
     builder = FFI()
     builder.cdef(declarations((PACKAGE / CSRC / "kv_api.h").read_text()))
     builder.set_source(

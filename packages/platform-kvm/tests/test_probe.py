@@ -13,7 +13,7 @@ from pysandbox_kvm.platform import KvmPlatform
 AS_NOBODY = """
 import os
 import pysandbox_kvm.probe
-import pysandbox_kvm.trial
+import pysandbox_platform.trial
 from pysandbox_kvm.platform import KvmPlatform
 from pysandbox_platform import PlatformUnavailableError
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -30,8 +30,30 @@ def test_usable() -> None:
     probe = KvmPlatform.probe()
     if not probe.usable:
         pytest.skip(f"kvm can't be used here: {probe.reason}")
-    assert probe.details["kvm"] in {"hardware", "PVM"}
-    assert probe.rank in {probe_module.RANK_HARDWARE, probe_module.RANK_PVM}
+    flavour, _, words = probe.details["flavour"].partition(": ")
+    ranks = {"hardware": probe_module.RANK_HARDWARE, "PVM": probe_module.RANK_PVM}
+    assert probe.rank == ranks[flavour]
+    assert words
+
+
+@pytest.mark.parametrize(
+    ("flags", "parameter", "words"),
+    [
+        ("fpu svm", "1", "hardware: AMD SVM, nested paging"),
+        ("fpu vmx", "Y", "hardware: Intel VMX, nested paging"),
+        ("fpu vmx", "N", "hardware: Intel VMX, shadow page tables"),
+        ("fpu", "", "hardware: by a processor that does not say how"),
+    ],
+)
+def test_the_flavour_in_words(
+    monkeypatch: pytest.MonkeyPatch, flags: str, parameter: str, words: str
+) -> None:
+    def read(path: str) -> str:
+        return f"processor: 0\nflags\t: {flags}\nbugs\t:\n" if "cpuinfo" in path else parameter
+
+    monkeypatch.setattr(probe_module, "_read", read)
+    assert probe_module._flavour_in_words("hardware") == words
+    assert probe_module._flavour_in_words("PVM").startswith("PVM: ")
 
 
 def test_no_permission() -> None:
@@ -63,7 +85,7 @@ def test_a_probe_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
     def fail() -> str:
         raise OSError("no more of it")
 
-    monkeypatch.setattr("pysandbox_kvm.trial.run_one_syscall", fail)
+    monkeypatch.setattr(probe_module, "_try_it", fail)
     probe = probe_module.probe()
     assert not probe.usable
     assert probe.reason == "OSError: no more of it"

@@ -16,7 +16,13 @@ from pysandbox_platform.conformance import Guest
 from pysandbox_platform.conformance import code_amd64 as asm
 from pysandbox_platform.conformance.kit import CODE, DATA
 from pysandbox_platform.registers_amd64 import EFLAGS, NREGS, RAX, REGISTER_NAMES, RIP
-from pysandbox_platform.types import PAGE_SIZE, STOP_KILLED, PlatformError
+from pysandbox_platform.types import (
+    PAGE_SIZE,
+    STOP_INTERRUPTED,
+    STOP_KILLED,
+    STOP_SYSCALL,
+    PlatformError,
+)
 from pysandbox_ptrace._native import lib
 from pysandbox_ptrace.platform import PtraceAddressSpace, PtraceContext, PtracePlatform
 
@@ -359,6 +365,80 @@ def test_affinity(guest: Guest) -> None:
     assert os.sched_getaffinity(other.stub_tid) == everywhere
     context.interrupt()
     assert guest.next_stop() is context
+
+
+def test_affinity_of_a_stub_that_nobody_waits_for(guest: Guest) -> None:
+    """The helper finds nobody waiting and goes to sleep; the next wait wakes it."""
+    everywhere = os.sched_getaffinity(0)
+    threads = set(os.listdir("/proc/self/task"))
+    context, space = stopped(guest, asm.SYSCALL * 200 + asm.forever(asm.increment(asm.RDI)))
+    guest.map_data(space)
+    for _ in range(100):
+        guest.run_to_syscall(context, space)
+    guest.set(context, rip=CODE + 400, rdi=DATA)
+    context.resume(space)
+    guest.platform.wait(0)
+    (helper,) = set(os.listdir("/proc/self/task")) - threads
+    while not sleeps_for_good(helper):
+        pass
+    for _ in range(1000):
+        if os.sched_getaffinity(context.stub_tid) == everywhere:
+            break
+        guest.platform.wait(1_000_000)
+    else:
+        pytest.fail("the stub was never let go")
+    context.interrupt()
+    assert guest.next_stop() is context
+
+
+def sleeps_for_good(tid: str) -> bool:
+    """In futex(2), and no time is given. proc_pid_syscall(5)"""
+    words = Path(f"/proc/self/task/{tid}/syscall").read_text().split()
+    return words[0] == "202" and int(words[4], 16) == 0
+
+
+CLONER = """
+from pysandbox_platform.conformance import Guest, code_amd64 as asm
+from pysandbox_ptrace.platform import PtracePlatform
+guest = Guest(PtracePlatform())
+space = guest.space(asm.SPIN)
+first, second = guest.context(), guest.context()
+first.resume(space)
+second.resume(space)
+first.interrupt()
+guest.next_stop()
+first.resume(space)  # on another thread, cloned from the one that it was on
+first.interrupt()
+second.interrupt()
+print(guest.next_stop().stop, guest.next_stop().stop)
+print(guest.run(guest.context(), guest.space(asm.SYSCALL)).stop)
+guest.platform.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("killed", "stop"),
+    [({}, STOP_INTERRUPTED), ({"KILL_IT": "1"}, STOP_KILLED)],
+    ids=["alive", "killed"],
+)
+def test_a_cloned_thread_that_is_seen_before_its_parent(
+    killed: dict[str, str], stop: int, tmp_path: Path
+) -> None:
+    library = tmp_path / "child_first.so"
+    compiler = os.environ.get("CC", "cc")
+    source = Path(__file__).with_name("child_first.c")
+    options = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([compiler, *options, "-o", library, source], check=True)
+    preload = f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
+    result = subprocess.run(
+        [sys.executable, "-c", CLONER],
+        env={**os.environ, "LD_PRELOAD": preload, **killed},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout.split() == [str(stop), str(stop), str(STOP_SYSCALL)]
 
 
 def test_flags_of_injected_code_do_not_leak(guest: Guest) -> None:

@@ -22,9 +22,14 @@ of a context is: `resume` -> (running) -> `wait` returns it -> read `stop`, read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pysandbox_platform.types import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pysandbox_platform.host_calls import HostCall
 
 
 class AddressSpace(ABC):
@@ -133,6 +138,21 @@ class Context(ABC):
         ValueError and leaves the state as it was.
         """
 
+    def set_constant_results(self, results: Mapping[int, int]) -> None:
+        """Let system calls whose result is known ahead be answered without a stop.
+
+        From the next `resume` on, SYSCALL with a number that is in `results` puts the value into
+        RAX and goes on; all else is as after the instruction, RCX and R11 included. `results` takes
+        the place of what was set before; for a new context it is empty. A number is 0 to 2**32-1
+        and is compared with the low half of RAX, as Linux does; a value is 0 to 2**64-1.
+
+        Any of these calls may still be a stop, which the caller answers: all of them while TF is
+        set, what there is no room for (there is for eight numbers), and now and then for no reason.
+        Where `Platform.constant_results` is false, nothing happens. The context must not be
+        running.
+        """
+        return
+
     def cpu_time_ns(self) -> int:
         """Processor time, in nanoseconds, that the program has used on this context since it was
         made, running or not; what the platform spends on its behalf may be part of it. 0 where the
@@ -155,13 +175,32 @@ class Platform(ABC):
     """As in `--platform NAME`; the name of the entry point."""
     precise_access: ClassVar[bool] = False
     """Faults on pages that are not mapped tell reads from writes."""
+    runs_in_process: ClassVar[bool] = False
+    """Contexts run on threads of this process: its processor time includes theirs."""
+    host_files: ClassVar[tuple[bytes, ...]] = ()
+    """Files of the host that the constructor opens, by absolute path: all that there is of the
+    host's file system when it is called in a jail."""
+    host_calls: ClassVar[Sequence[HostCall] | None] = None
+    """The host's system calls that the platform makes from its construction to its `close`, on any
+    thread, over and above those of any Python program; see `host_calls`. None: it does not say, and
+    the sentry's jail goes without a filter."""
     address_range: tuple[int, int]
     """Lowest address and end of what the program may have mapped, page aligned; what lies outside
     is the platform's own."""
+    max_mappings: int = 2**63 - 1
+    """Pieces that one address space may be in: neighbours are one piece where protection, file and
+    offset go on, as in Linux's vm.max_map_count. A kernel that makes more of them gets a
+    PlatformError, then or later."""
     xstate_size: int
     """Bytes of a context's extended state."""
     xstate_features: int
     """XCR0: the state components that a context has."""
+
+    @property
+    def constant_results(self) -> bool:
+        """`Context.set_constant_results` spares stops. A platform that only finds out by the first
+        system call says true until then."""
+        return False
 
     @classmethod
     @abstractmethod

@@ -54,6 +54,6 @@ EFLAGS_IF: Final = 1 << 9
 EFLAGS_DF: Final = 1 << 10
 EFLAGS_RF: Final = 1 << 16
 EFLAGS_USER: Final = 0x250DD5
-"""What a program may change: CF PF AF ZF SF TF DF OF NT RF AC ID."""
+"""What a program may change: CF PF AF ZF SF TF DF OF RF AC ID."""
 EFLAGS_FIXED: Final = 0x202
 """What is always set in ring 3: the reserved bit 1 and IF."""

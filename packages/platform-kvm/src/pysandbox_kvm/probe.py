@@ -23,18 +23,65 @@ _WORDS = {
 }
 
 
+_SYSTEM_CALLS = {
+    "hardware": "leave the guest once each",
+    "PVM": "arrive as a page fault; KVM emulates two instructions of the guest kernel for each",
+}
+
+_EXTENSIONS = {"svm": ("AMD SVM", "kvm_amd", "npt"), "vmx": ("Intel VMX", "kvm_intel", "ept")}
+"""A flag in /proc/cpuinfo: what it stands for, the module that uses it, and the parameter of that
+which says whether it uses nested paging."""
+
+
+def _read(path: str) -> str:
+    """The beginning of a file of the kernel's, "" where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(8192).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def _flavour_in_words(flavour: str) -> str:
+    """For `pysandbox doctor`: what runs the guest."""
+    if flavour == "PVM":
+        return "PVM: no hardware virtualisation; ring 3 runs natively, ring 0 is emulated"
+    flags = _read("/proc/cpuinfo").partition("\nflags")[2].partition("\n")[0].split()
+    for flag, (name, module, parameter) in _EXTENSIONS.items():
+        if flag in flags:
+            nested = _read(f"/sys/module/{module}/parameters/{parameter}").strip() in ("Y", "1")
+            return f"hardware: {name}, {'nested paging' if nested else 'shadow page tables'}"
+    return "hardware: by a processor that does not say how"
+
+
+def _try_it() -> str:
+    """The flavour of KVM, which only shows when a system call is made."""
+    from pysandbox_platform.trial import run_one_syscall
+
+    from pysandbox_kvm.platform import KvmPlatform
+
+    platform = KvmPlatform()
+    try:
+        run_one_syscall(platform)
+        return platform.flavour
+    finally:
+        platform.close()
+
+
 def probe() -> Probe:
     """Tries it for real."""
     machine = os.uname().machine
     if sys.platform != "linux" or machine != "x86_64":
         return Probe(False, f"needs Linux on x86-64, not {sys.platform} on {machine}")
     try:
-        from pysandbox_kvm.trial import run_one_syscall
-
-        flavour = run_one_syscall()
+        flavour = _try_it()
     except PlatformError as error:
         return Probe(False, str(error))
     except Exception as error:
         return Probe(False, f"{type(error).__name__}: {error}")
     rank, reason = _WORDS[flavour]
-    return Probe(True, reason, rank, {"kvm": flavour})
+    details = {
+        "flavour": _flavour_in_words(flavour),
+        "system calls": _SYSTEM_CALLS[flavour],
+    }
+    return Probe(True, reason, rank, details)

@@ -34,15 +34,25 @@ def _advice() -> str:
     return "a container runtime's seccomp profile may deny ptrace (docker: --cap-add=SYS_PTRACE)"
 
 
+def _try_it() -> None:
+    from pysandbox_platform.trial import run_one_syscall
+
+    from pysandbox_ptrace.platform import PtracePlatform
+
+    platform = PtracePlatform()
+    try:
+        run_one_syscall(platform)
+    finally:
+        platform.close()
+
+
 def probe() -> Probe:
     """Tries it for real."""
     machine = os.uname().machine
     if sys.platform != "linux" or machine != "x86_64":
         return Probe(False, f"needs Linux on x86-64, not {sys.platform} on {machine}")
     try:
-        from pysandbox_ptrace.trial import run_one_syscall
-
-        run_one_syscall()
+        _try_it()
     except PlatformError as error:
         refused = error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS)
         return Probe(False, f"{error}; {_advice()}" if refused else str(error))

@@ -20,10 +20,21 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
-        for module in ("kit", "memory", "stops", "state", "hostile", "events", "lifetime")
+        for module in (
+            "constant_results",
+            "kit",
+            "memory",
+            "stops",
+            "state",
+            "hostile",
+            "events",
+            "lifetime",
+            "sanitized",
+        )
     )
 )
 
+from pysandbox_platform.conformance.constant_results import ConstantResultTests  # noqa: E402
 from pysandbox_platform.conformance.events import EventTests  # noqa: E402
 from pysandbox_platform.conformance.hostile import HostileTests  # noqa: E402
 from pysandbox_platform.conformance.kit import Guest, PlatformTests  # noqa: E402
@@ -33,12 +44,21 @@ from pysandbox_platform.conformance.state import StateTests  # noqa: E402
 from pysandbox_platform.conformance.stops import StopTests  # noqa: E402
 
 
-class ConformanceSuite(MemoryTests, StopTests, StateTests, HostileTests, EventTests, LifetimeTests):
+class ConformanceSuite(
+    MemoryTests,
+    StopTests,
+    StateTests,
+    HostileTests,
+    EventTests,
+    LifetimeTests,
+    ConstantResultTests,
+):
     """All of them; derive a class whose name starts with Test and set `platform_class`."""
 
 
 __all__ = [
     "ConformanceSuite",
+    "ConstantResultTests",
     "EventTests",
     "Guest",
     "HostileTests",

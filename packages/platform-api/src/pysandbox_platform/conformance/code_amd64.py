@@ -19,6 +19,7 @@ RDI: Final = 7
 R8: Final = 8
 R9: Final = 9
 R10: Final = 10
+R11: Final = 11
 
 SYSCALL: Final = b"\x0f\x05"
 INT3: Final = b"\xcc"
@@ -91,6 +92,18 @@ def jump_back(body: bytes) -> bytes:
 def forever(body: bytes) -> bytes:
     """`body` again and again"""
     return body + jump_back(body)
+
+
+def calls(rounds: int, number: int) -> bytes:
+    """System call `number`, `rounds` times; UD2 where RAX is not rbx. Then SYSCALL with 0.
+
+    loop:   mov eax, number; syscall; cmp rax, rbx; jne wrong; dec rbp; jnz loop
+            xor eax, eax; syscall
+    wrong:  ud2
+    """
+    loop = b"\xb8" + number.to_bytes(4, "little") + SYSCALL
+    loop += b"\x48\x39\xd8\x75\x09\x48\xff\xcd\x75\xef"
+    return mov(RBP, rounds) + loop + b"\x31\xc0" + SYSCALL + UD2
 
 
 def ping_pong(rounds: int) -> bytes:

@@ -17,6 +17,8 @@ from pysandbox_platform.types import PAGE_SIZE, PlatformError
 SPACES = 300
 SLACK_KIB = 2048
 """What the process may grow by over SPACES spaces: allocators keep some."""
+SLACK_DESCRIPTORS = 16
+"""What a platform may open when it is first needed, and keep."""
 
 
 def open_descriptors() -> int:
@@ -81,7 +83,7 @@ class LifetimeTests(PlatformTests):
         for space, context in made:
             context.release()
             space.release()
-        assert open_descriptors() == before[0]
+        assert open_descriptors() <= before[0] + SLACK_DESCRIPTORS
         assert self.host_tasks() <= before[1] + 1
 
     def test_hundreds_of_contexts_in_one_space(self, guest: Guest) -> None:
@@ -91,7 +93,8 @@ class LifetimeTests(PlatformTests):
         for _ in range(SPACES):
             context = guest.run_to_syscall(guest.context(), space)
             context.release()
-        assert (open_descriptors(), self.host_tasks()) == before
+        assert open_descriptors() <= before[0] + SLACK_DESCRIPTORS
+        assert self.host_tasks() == before[1]
 
     def test_unused_objects(self, platform: Platform) -> None:
         before = open_descriptors()

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static int add_index(kv_platform *p, kv_ctx *c)
 {
@@ -56,15 +57,12 @@ void context_withdraw(kv_ctx *c)
     kv_platform *p = c->platform;
     pthread_mutex_lock(&p->lock);
     while (c->state == KV_RUNNING) {
-        uint32_t seen = atomic_load(&p->event);
         c->interrupt = true;
         vcpu_kick(c->runs_on);
-        pthread_mutex_unlock(&p->lock);
-        futex_wait(&p->event, seen, INT64_MAX);
-        pthread_mutex_lock(&p->lock);
+        event_wait(p, INT64_MAX);
     }
-    if (c->state == KV_QUEUED && list_remove(&p->queue, c))
-        p->nqueued--;
+    if (c->state == KV_QUEUED)
+        queue_remove(c);
     if (c->state == KV_READY)
         list_remove(&p->ready, c);
     c->state = KV_IDLE;
@@ -77,12 +75,14 @@ void kv_context_release(kv_context *view)
     kv_platform *p = c->platform;
     if (!p)
         return;
-    context_withdraw(c);
-    pthread_mutex_lock(&p->lock);
-    if (c->vcpu)
-        c->vcpu->holder = NULL;
+    if (getpid() == p->owner) {         /* in a fork of the sentry, vCPUs are the sentry's */
+        context_withdraw(c);
+        pthread_mutex_lock(&p->lock);
+        if (c->vcpu)
+            c->vcpu->holder = NULL;
+        pthread_mutex_unlock(&p->lock);
+    }
     c->vcpu = NULL;
-    pthread_mutex_unlock(&p->lock);
     c->platform = NULL;
     p->contexts[c->view.index] = NULL;
     if (c->view.index < p->first_free)
@@ -105,7 +105,7 @@ int kv_resume(kv_context *view, kv_space *s)
         return -EBADF;
     if (c->state != KV_IDLE)
         return kv_fail(p, -EBUSY, "resume of a context that is running");
-    int error = p->nstale ? stale_flush(p) : 0;
+    int error = p->nstale ? stale_flush(p) : p->stale_error;
     if (error)
         return error;
     c->space = s;
@@ -114,11 +114,8 @@ int kv_resume(kv_context *view, kv_space *s)
     if (c->killed) {
         context_ready(c, KV_STOP_KILLED);
     } else {
-        c->state = KV_QUEUED;
-        list_push(&p->queue, c);
-        /* Alone, it is run by the kv_wait() that follows; beside others that would waste time. */
-        if (++p->nqueued > 1 || p->nworkers_running)
-            error = schedule_hand_out(p);
+        queue_push(c);
+        error = schedule_hand_out(p);
     }
     pthread_mutex_unlock(&p->lock);
     return error;
@@ -132,8 +129,7 @@ int kv_interrupt(kv_context *view)
         return 0;
     pthread_mutex_lock(&p->lock);
     if (c->state == KV_QUEUED) {
-        list_remove(&p->queue, c);
-        p->nqueued--;
+        queue_remove(c);
         context_ready(c, KV_STOP_INTERRUPTED);
     } else if (c->state == KV_RUNNING) {
         c->interrupt = true;
@@ -167,7 +163,7 @@ uint64_t kv_context_cpu_ns(const kv_context *view)
     used = c->cpu_ns;
     clockid_t clock;
     if (c->state == KV_RUNNING && c->cpu_started_ns &&
-        !pthread_getcpuclockid(c->runs_on->thread, &clock)) {
+        !pthread_getcpuclockid(c->runs_on->runner->thread, &clock)) {
         uint64_t now = clock_ns(clock);
         if (now > c->cpu_started_ns)
             used += now - c->cpu_started_ns;

@@ -44,12 +44,6 @@ int futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline)
     return result ? -errno : 0;
 }
 
-/* Someone waits for a vCPU. */
-static bool crowded(const kv_platform *p)
-{
-    return p->nqueued && p->nworkers_running && !p->nidle;
-}
-
 static void *helper(void *argument)
 {
     kv_platform *p = argument;
@@ -59,17 +53,15 @@ static void *helper(void *argument)
         int64_t now = now_ns();
         if (p->helper.deadline <= now) {
             p->helper.deadline = INT64_MAX;
-            if (p->inline_vcpu)
-                vcpu_kick(p->inline_vcpu);
+            if (p->main.running)
+                vcpu_kick(p->main.running);
         }
-        if (!crowded(p)) {
+        if (!schedule_is_crowded(p)) {
             next_turn = INT64_MAX;
         } else if (next_turn == INT64_MAX) {
             next_turn = now + TURN_NS;
         } else if (next_turn <= now) {
-            for (int i = 0; i < p->nworkers; i++)
-                if (p->workers[i]->current)
-                    vcpu_kick(p->workers[i]);
+            workers_kick(p);
             next_turn = now + TURN_NS;
         }
         int64_t until = next_turn < p->helper.deadline ? next_turn : p->helper.deadline;
@@ -95,8 +87,8 @@ int helper_open(kv_platform *p)
     return error ? kv_fail(p, -error, "a condition variable: %s", strerror(error)) : 0;
 }
 
-/* Makes it look at its duties now; under the lock. */
-int helper_start(kv_platform *p)
+/* Makes it look at its duties now. */
+static int wake(kv_platform *p)
 {
     pthread_cond_signal(&p->helper.wake);
     if (p->helper.started)
@@ -116,7 +108,13 @@ int helper_start(kv_platform *p)
 int helper_deadline(kv_platform *p, int64_t deadline)
 {
     p->helper.deadline = deadline;
-    return deadline < p->helper.armed || !p->helper.started ? helper_start(p) : 0;
+    return deadline < p->helper.armed ? wake(p) : 0;
+}
+
+/* Workers take turns from now on; under the lock. It ends by itself. */
+int helper_turns(kv_platform *p)
+{
+    return p->helper.armed > now_ns() + TURN_NS ? wake(p) : 0;
 }
 
 void helper_close(kv_platform *p)

@@ -44,8 +44,10 @@ void kv_kick(kv_platform *p);
 uint64_t kv_read_tsc(const kv_platform *p);
 uint64_t kv_space_end(void);
 uint64_t kv_guest_kernel(void);     /* where the guest kernel lies, for tests */
+uint8_t *kv_guest_image(kv_platform *p);    /* its pages, for tests, which damage them */
 int kv_flavour(const kv_platform *p);
 int kv_vcpu_count(const kv_platform *p);
+int kv_stats_fd(kv_platform *p, int vcpu);  /* KVM's statistics of a vCPU; the caller closes it */
 uint64_t kv_table_count(const kv_platform *p);
 
 /* Address spaces. */
@@ -63,6 +65,7 @@ void kv_context_free(kv_context *c);
 uint64_t kv_context_cpu_ns(const kv_context *c);
 int kv_resume(kv_context *c, kv_space *s);
 int kv_interrupt(kv_context *c);
+int kv_constant_results(kv_context *c, int count, const uint32_t *numbers, const uint64_t *values);
 
 /* Extended state. kv_xstate_set() gives -EINVAL for a state that the processor would refuse. */
 uint64_t kv_xstate_features(const kv_platform *p);

@@ -2,9 +2,14 @@
  * The guest kernel: where it lies, and the offsets that its code, KVM and the monitor agree on.
  *
  * Interface: every address space has it at KERNEL_BASE, in the upper half, for ring 0 only. It is
- * one page of code, one of tables (both read-only) and one page for each vCPU. Its code is a HLT
- * for every way out of ring 3, which tells the monitor by its address what happened, and one IRETQ
- * for the way in: where KVM emulates ring 0, every instruction there costs microseconds.
+ * one page of code, one of tables (both read-only) and one page for each vCPU, with a view of the
+ * code below it. Its code is a HLT for every way out of ring 3, which tells the monitor by its
+ * address what happened, and one IRETQ for the way in: where KVM emulates ring 0, every instruction
+ * there costs microseconds.
+ *
+ * It answers a few system calls itself, see guest_image_amd64.c, those whose results are in the
+ * vCPU's page. That is found without a register, by its distance from the code: a view is the page
+ * of code once more, and LSTAR points into the vCPU's own.
  */
 #ifndef KV_GUEST_H
 #define KV_GUEST_H
@@ -19,24 +24,44 @@ enum {
     TABLES_PAGE = 1,
     FIRST_VCPU_PAGE = 2,
     MAX_VCPUS = 64,
-    KERNEL_PAGES = FIRST_VCPU_PAGE + MAX_VCPUS,
+    VCPU_STRIDE = 2,            /* each vCPU's page is above its view of the code, which no stack
+                                   that overflows can be written to */
+    KERNEL_PAGES = FIRST_VCPU_PAGE + MAX_VCPUS * VCPU_STRIDE,
 };
+
+static inline int vcpu_page(int id)
+{
+    return FIRST_VCPU_PAGE + id * VCPU_STRIDE + 1;
+}
 
 /* In the code page. */
 enum {
     NVECTORS = 32,              /* a vector beyond is a #GP by the IDT's limit */
     STUB_SIZE = 16,
-    SYSCALL_STUB = 0x800,
     COMPAT_SYSCALL_STUB = 0x810,
     IRETQ_STUB = 0x820,
+    SYSCALL_ENTRY = 0x900,      /* a comparison for each number that is answered */
+    SYSCALL_STUB = 0x949,       /* the HLT behind the last one */
+    ANSWER_STUBS = 0x950,       /* for each a MOV and, at ANSWER_SYSRETQ, the SYSRETQ */
+    ANSWER_SYSRETQ = 7,
+    SYSCALL_SIZE = 0xd0,        /* from the entry to the end of the last stub */
 };
-#define SYSCALL_ENTRY (KERNEL_BASE + SYSCALL_STUB)
 
 /* In the tables page. */
 enum { IDT_AT = 0, GDT_AT = 0x800, GDT_ENTRIES = 10, GDT_TSS = 8 };
 
 /* In a vCPU's page. The stacks grow down from where they are. */
-enum { TSS_AT = 0, TSS_SIZE = 104, IRETQ_FRAME_AT = 0x800, IST_AT = 0xc00, STACK_AT = 0x1000 };
+enum { TSS_AT = 0, TSS_SIZE = 104, ANSWERS_AT = 0x100, IRETQ_FRAME_AT = 0x800, IST_AT = 0xc00,
+       STACK_AT = 0x1000 };
+
+/* The system calls that the guest kernel answers for the context that the vCPU runs. */
+enum { MAX_ANSWERS = 8 };
+typedef struct {
+    uint32_t halt_flags;        /* EFLAGS with any of these set: none is answered */
+    uint32_t unused;
+    uint32_t numbers[MAX_ANSWERS];      /* all of them count: what is not used is a repetition */
+    uint64_t values[MAX_ANSWERS];
+} kv_answers;
 
 /* Linux's own, since KVM without hardware support runs ring 3 with the host's GDT. */
 enum { KERNEL_CS = 0x10, KERNEL_DS = 0x18, USER32_CS = 0x23, USER_DS = 0x2b, USER_CS = 0x33 };

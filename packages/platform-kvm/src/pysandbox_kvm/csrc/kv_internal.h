@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
+#include <time.h>
 
 #include "kv_api.h"
 #include "kv_guest.h"
@@ -28,9 +29,17 @@
 _Static_assert(sizeof(struct user_regs_struct) == 27 * 8, "the registers are 27 words");
 
 typedef struct kv_vcpu kv_vcpu;
+typedef struct kv_runner kv_runner;
 typedef struct kv_ctx kv_ctx;
 typedef struct kv_window kv_window;
 typedef struct kv_arena kv_arena;
+
+/* Of a thread that runs vCPUs; see watchdog.c. */
+typedef struct {
+    timer_t timer;
+    bool running;
+    _Atomic uint32_t *ticks;    /* counts them */
+} kv_watch;
 
 struct kv_vcpu {
     kv_platform *platform;
@@ -38,20 +47,32 @@ struct kv_vcpu {
     struct kvm_run *run;
     uint8_t *page;              /* its own page of the guest kernel */
     uint64_t page_addr;         /* and where the guest has it */
+    uint64_t entry;             /* where SYSCALL goes: in its own view of the code */
+    uint64_t answers_id;        /* which answers are in its page, 0 for none */
     uint64_t root;              /* what CR3 holds */
     bool in_user;               /* it was left in ring 3: its selectors are the user's */
     bool broken;                /* its state has to be set anew */
     kv_ctx *holder;             /* whose extended state it holds, or NULL for nobody's */
     uint64_t spurious_addr;     /* of the last page fault that was none */
     unsigned spurious;          /* and how often in a row it came there */
-    uint64_t last_use;          /* of the kernel's own vCPUs */
+    uint64_t last_use;          /* by its thread's count of turns */
+    kv_runner *runner;          /* the thread that it belongs to */
+    const kv_watch *watch;      /* that thread's */
+    _Atomic uint32_t attention; /* shared: leave the guest, soon */
+};
 
-    /* Shared. */
-    kv_ctx *current;            /* what it runs */
-    pid_t tid;                  /* the thread that runs it */
-    _Atomic uint32_t attention; /* leave the guest, soon */
+enum { RUNNER_VCPUS = 8 };
 
-    pthread_t thread;           /* of a worker */
+/* A thread that runs contexts: the kernel's own, or a worker. */
+struct kv_runner {
+    kv_platform *platform;
+    pthread_t thread;
+    pid_t tid;
+    kv_watch watch;
+    kv_vcpu *vcpus[RUNNER_VCPUS];
+    int nvcpus;
+    uint64_t uses;              /* turns that its vCPUs were given */
+    kv_vcpu *running;           /* shared: the one that runs a context now */
 };
 
 enum kv_state {
@@ -68,13 +89,19 @@ struct kv_ctx {
     int stop;                   /* KV_READY: what to report */
     bool interrupt;             /* shared: kv_interrupt() was called since the last resume */
     bool killed;
+    uint32_t late;              /* ticks that found it in ring 0, since it came to an exit last */
     kv_space *space;            /* where it was resumed last */
     kv_vcpu *vcpu;              /* that holds its extended state, or NULL */
     kv_vcpu *runs_on;           /* shared; while KV_RUNNING */
     uint8_t *xstate;            /* while no vCPU holds it; NULL stands for the initial state */
+    kv_answers answers;         /* that the guest kernel gives for it */
+    uint64_t answers_id;        /* no other answers have the same; 0 for none */
     uint64_t cpu_ns;            /* used up to the last stop */
-    uint64_t cpu_started_ns;    /* its thread's account when it was entered last */
-    kv_ctx *next;               /* in the queue or the ready list */
+    _Atomic uint64_t cpu_started_ns;    /* its thread's account when it was entered last */
+    uint64_t burst_ns;          /* used since the last resume */
+    bool computes;              /* its last burst was a long one; it says which queue it is in */
+    unsigned passed_over;       /* in the queue, how often */
+    kv_ctx *next;               /* in a queue or the ready list */
 };
 
 struct kv_space {
@@ -88,38 +115,34 @@ typedef struct {
     kv_ctx *head, **tail;
 } kv_list;
 
-/* Trees of released spaces: all their tables are linked, nothing is mapped. */
-typedef struct {
-    uint64_t root, ntables;
-} kv_tree;
-
-enum { MAIN_VCPUS = 2, MAX_STALE = 128, MAX_POOLED = 64, MAX_ARENAS = 8192,
+enum { MAX_STALE = 128, MAX_ARENAS = 8192,
        TABLES_SLOTS = 256 };
 
 struct kv_platform {
     pid_t owner;                /* the process that opened it; KVM refuses any other */
-    pid_t main_tid;
     bool closed;
     int kvm_fd, vm_fd;
     int nslots, max_slots;
     unsigned physical_bits;
     struct kvm_cpuid2 *cpuid;
+    bool has_hyperv;            /* KVM can be told to refuse hypercalls */
     size_t run_size;
     _Atomic int flavour;
 
     uint8_t *kernel;            /* the guest kernel's pages */
+    uint64_t answers_made;
 
     struct {                    /* tables.c */
         uint8_t *base;
         uint64_t next;          /* bytes handed out */
         uint64_t backed;        /* bytes that have a slot */
         int slots[TABLES_SLOTS];
-        uint64_t free;          /* list of tables given back, by offset; 0 ends it */
+        uint32_t *free;         /* tables given back, by number */
+        size_t nfree, free_capacity;
         uint64_t kernel_entry;  /* of every top table */
         uint64_t count;         /* in use */
-        kv_tree pool[MAX_POOLED];
-        int npooled;
-        kv_tree *graves;        /* trees too large to keep, until tables_collect() */
+        uint64_t look_at;       /* so many in spaces that live, some may be empty */
+        uint64_t *graves;       /* roots of released spaces, until they are collected */
         size_t ngraves, graves_capacity;
         uint64_t buried;        /* tables in them */
     } tables;
@@ -137,14 +160,14 @@ struct kv_platform {
         uint8_t *from, *to;
     } stale[MAX_STALE];
     int nstale;
+    int stale_error;            /* some of it could not be ended: nothing is to run any more */
 
     kv_space *spaces;
     kv_ctx **contexts;          /* by index; NULL where free */
     int ncontexts, contexts_capacity, first_free;
 
-    kv_vcpu *main_vcpus[MAIN_VCPUS];
-    uint64_t uses;
-    int nvcpus;                 /* ids handed out */
+    int nvcpus, max_vcpus;      /* ids handed out */
+    int ncpus;                  /* processors that there are for threads */
 
     struct {
         uint64_t features;      /* that contexts have */
@@ -156,15 +179,19 @@ struct kv_platform {
     bool tsc_is_host;           /* a context's time-stamp counter is the host's */
 
     pthread_mutex_t lock;       /* of all that follows */
-    pthread_cond_t work;        /* the queue is no longer empty, or stop */
-    kv_list queue;              /* runnable contexts */
+    pthread_cond_t work;        /* `woken` is not 0, or stop */
+    kv_list queue, computing;   /* runnable contexts, see schedule.c */
+    int nqueued, ncomputing;    /* in both; in `computing` */
     kv_list ready;
-    int nqueued;
-    int nworkers_running;       /* contexts that worker vCPUs run */
-    int nidle;                  /* workers that wait for work */
-    kv_vcpu *workers[MAX_VCPUS];
+    kv_runner main;             /* the thread that opened it, the kernel's */
+    kv_runner *workers[MAX_VCPUS];
     int nworkers, max_workers;
-    kv_vcpu *inline_vcpu;       /* the one that the kernel's thread is running */
+    int nrunning;               /* contexts that workers run */
+    int nidle;                  /* workers without one */
+    int nawake;                 /* of these, how many look for one without sleeping */
+    _Atomic int woken;          /* and how many are to take one */
+    bool paused;                /* workers take nothing */
+    bool sleeping;              /* the kernel's thread waits for an event */
     bool stop;                  /* workers end */
     int worker_error;           /* a worker could not go on; the words are in `error` */
     _Atomic uint32_t kicked;
@@ -206,14 +233,30 @@ int vcpu_set_xsave(kv_vcpu *v, const void *state);
 int vcpu_has_pending(kv_vcpu *v);
 void vcpu_kick(kv_vcpu *v);
 
+/* What KVM looks at before it enters the guest. */
+static inline _Atomic uint8_t *vcpu_immediate_exit(kv_vcpu *v)
+{
+    return (_Atomic uint8_t *)&v->run->immediate_exit;
+}
+
+/* watchdog.c */
+void watch_signal(int signo, siginfo_t *info, void *unused);
+int watch_start(kv_platform *p, kv_watch *w);
+void watch_stop(kv_watch *w);
+
 /* run.c */
 int context_run(kv_vcpu *v, kv_ctx *c);
 
 /* stops.c */
 int stop_handle(kv_vcpu *v, kv_ctx *c);
 int stop_memory_fault(kv_vcpu *v, kv_ctx *c);
+bool is_in_entry(const kv_vcpu *v);
+int stop_in_entry(kv_vcpu *v, kv_ctx *c);
 void stop_killed(kv_ctx *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void regs_store_user(const kv_vcpu *v, kv_ctx *c);
+
+/* answers.c */
+void answers_load(kv_vcpu *v, const kv_ctx *c);
 
 /* tables.c: page tables. */
 enum { ENTRY_PRESENT = 1, ENTRY_WRITE = 2, ENTRY_USER = 4, ENTRY_ACCESSED = 0x20,
@@ -231,6 +274,7 @@ int tree_take(kv_platform *p, kv_space *s);
 void tree_give(kv_platform *p, kv_space *s);
 kv_entry *tree_find(kv_space *s, uint64_t addr, uint64_t *covered);
 int tree_make(kv_space *s, uint64_t addr, kv_entry **entry);
+int tree_look(kv_platform *p);
 bool tree_take_away(kv_space *s);
 bool page_is_beyond(uint8_t *page);
 
@@ -271,19 +315,38 @@ int xstate_attach(kv_vcpu *v, kv_ctx *c);
 int xstate_signal_code(kv_vcpu *v, bool simd);
 
 /* schedule.c */
+void queue_push(kv_ctx *c);
+void queue_remove(kv_ctx *c);
 void context_ready(kv_ctx *c, int stop);
+kv_ctx *schedule_take(kv_runner *r);
+int schedule_turn(kv_runner *r, kv_ctx *c);
+int schedule_inline(kv_platform *p, int64_t deadline);
 int schedule_hand_out(kv_platform *p);
-int schedule_inline(kv_platform *p, kv_ctx *c);
-void schedule_close(kv_platform *p);
-void context_withdraw(kv_ctx *c);
+bool schedule_is_crowded(const kv_platform *p);
+
+/* workers.c */
+int runner_open(kv_platform *p);
+int runner_add_vcpu(kv_runner *r, kv_vcpu **made);
+const kv_vcpu *runner_find_vcpu(const kv_runner *r, int id);
+int worker_wake(kv_platform *p);
+void workers_kick(kv_platform *p);
+void workers_pause(kv_platform *p);
+int workers_go_on(kv_platform *p);
+void workers_close(kv_platform *p);
+
+/* wait.c */
 void event_post(kv_platform *p);
+int event_wait(kv_platform *p, int64_t deadline);
+
+/* context.c */
+void context_withdraw(kv_ctx *c);
 uint64_t thread_cpu_ns(void);
 
 /* helper.c */
 int helper_open(kv_platform *p);
 void helper_close(kv_platform *p);
-int helper_start(kv_platform *p);
 int helper_deadline(kv_platform *p, int64_t deadline);
+int helper_turns(kv_platform *p);
 void futex_wake(_Atomic uint32_t *word);
 int futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t deadline);
 

@@ -37,15 +37,10 @@ int kv_vcpu_count(const kv_platform *p)
     return p->nvcpus;
 }
 
-static void ignore(int signo)
-{
-    (void)signo;
-}
-
-/* A signal that does nothing but end KVM_RUN. */
+/* A signal that does little but end KVM_RUN, and no other call of the sentry's. */
 static int take_signal(kv_platform *p)
 {
-    struct sigaction action = {.sa_handler = ignore};
+    struct sigaction action = {.sa_sigaction = watch_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
     sigset_t set;
     if (sigaction(SIGRTMIN + 1, &action, NULL))
         return kv_fail(p, -errno, "sigaction: %s", strerror(errno));
@@ -53,6 +48,16 @@ static int take_signal(kv_platform *p)
     sigaddset(&set, SIGRTMIN + 1);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     return 0;
+}
+
+/* One that waits awake at first: it is never held for long. */
+static void lock_init(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
 }
 
 static int set_up(kv_platform *p)
@@ -68,14 +73,7 @@ static int set_up(kv_platform *p)
         error = tables_open(p);
     if (!error)
         error = windows_open(p);
-    for (int i = 0; !error && i < MAIN_VCPUS; i++) {
-        error = vcpu_new(p, &p->main_vcpus[i]);
-        if (error)
-            break;
-        p->main_vcpus[i]->tid = p->main_tid;
-        p->main_vcpus[i]->thread = pthread_self();
-    }
-    return error;
+    return error ? error : runner_open(p);
 }
 
 kv_platform *kv_open(int *error, char *message, int message_size)
@@ -87,11 +85,11 @@ kv_platform *kv_open(int *error, char *message, int message_size)
         return NULL;
     }
     p->owner = getpid();
-    p->main_tid = (pid_t)syscall(SYS_gettid);
     p->kvm_fd = p->vm_fd = -1;
     list_init(&p->queue);
+    list_init(&p->computing);
     list_init(&p->ready);
-    pthread_mutex_init(&p->lock, NULL);
+    lock_init(&p->lock);
     pthread_cond_init(&p->work, NULL);
     *error = set_up(p);
     if (!*error)
@@ -124,10 +122,12 @@ void kv_close(kv_platform *p)
     if (p->closed)
         return;
     p->closed = true;
-    if (getpid() != p->owner)
-        return;                 /* a fork of the sentry: threads and machine are the sentry's */
+    if (getpid() != p->owner) {
+        forget_objects(p);      /* a fork of the sentry: threads and machine are the sentry's */
+        return;
+    }
     helper_close(p);
-    schedule_close(p);
+    workers_close(p);
     forget_objects(p);
     vm_close(p);
     windows_close(p);
@@ -137,8 +137,10 @@ void kv_close(kv_platform *p)
 void kv_free(kv_platform *p)
 {
     kv_close(p);
-    pthread_cond_destroy(&p->work);
-    pthread_cond_destroy(&p->helper.wake);
-    pthread_mutex_destroy(&p->lock);
+    if (getpid() == p->owner) {         /* in a fork they would wait for the sentry's threads */
+        pthread_cond_destroy(&p->work);
+        pthread_cond_destroy(&p->helper.wake);
+        pthread_mutex_destroy(&p->lock);
+    }
     free(p);
 }

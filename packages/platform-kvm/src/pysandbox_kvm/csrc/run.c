@@ -15,6 +15,8 @@
 #include <errno.h>
 #include <string.h>
 
+enum { LATE_AT_MOST = 2 };              /* ticks */
+
 static const struct user_regs_struct *regs_of(const kv_ctx *c)
 {
     return (const struct user_regs_struct *)c->view.regs;
@@ -108,9 +110,15 @@ static void load_special(kv_vcpu *v, const struct user_regs_struct *u, uint64_t 
     v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 }
 
+static bool in_ring_0(const kv_vcpu *v)
+{
+    return (v->run->s.regs.sregs.cs.selector & 3) == 0;
+}
+
 /*
  * The guest was left in the middle. A vCPU that is in ring 0, or about to take an exception, goes
- * on to the stop that it is on its way to; it takes an instruction or two. 1: it has to.
+ * on to the stop that it is on its way to; it takes an instruction or two, or is_lost(). 1: it has
+ * to.
  */
 static int leave(kv_vcpu *v, kv_ctx *c)
 {
@@ -120,9 +128,9 @@ static int leave(kv_vcpu *v, kv_ctx *c)
         v->in_user = (s->sregs.cs.selector & 3) == 3;
         return 0;
     }
-    if ((s->sregs.cs.selector & 3) == 0)
+    if (in_ring_0(v))
         return s->regs.rip != KERNEL_BASE + IRETQ_STUB;
-    if (s->regs.rip == SYSCALL_ENTRY && !(s->regs.rflags & EFLAGS_IF))
+    if (s->regs.rip == v->entry && !(s->regs.rflags & EFLAGS_IF))
         return 1;                       /* PVM, see stops.c */
     int pending = vcpu_has_pending(v);
     if (pending)
@@ -132,12 +140,23 @@ static int leave(kv_vcpu *v, kv_ctx *c)
     return 0;
 }
 
+/* After KVM_RUN was ended: has it been in ring 0 for longer than anything there can take? */
+static bool is_lost(const kv_vcpu *v, kv_ctx *c, bool must_go_on, uint32_t ticks)
+{
+    if (!must_go_on && !in_ring_0(v))
+        c->late = 0;
+    else if (ticks)
+        c->late++;
+    return c->late >= LATE_AT_MOST;
+}
+
 /* KVM_RUN until something happened: 1 an exit, 0 told to leave. */
 static int enter(kv_vcpu *v, kv_ctx *c)
 {
     bool must_go_on = false;
+    uint32_t ticks = atomic_load_explicit(v->watch->ticks, memory_order_relaxed);
     for (;;) {
-        *(volatile uint8_t *)&v->run->immediate_exit = 0;
+        atomic_store(vcpu_immediate_exit(v), 0);
         if (atomic_load(&v->attention) && !must_go_on)
             return leave(v, c);
         int error = vcpu_run(v);
@@ -147,10 +166,24 @@ static int enter(kv_vcpu *v, kv_ctx *c)
             return stop_memory_fault(v, c);
         if (error != -EINTR && error != -EAGAIN)
             return kv_fail(v->platform, error, "KVM_RUN: %s", strerror(-error));
+        if (is_in_entry(v)) {
+            c->late = 0;
+            return stop_in_entry(v, c);
+        }
         int result = leave(v, c);
-        if (result <= 0)
+        if (result < 0)
             return result;
-        must_go_on = true;
+        must_go_on = result;
+        uint32_t now = atomic_load(v->watch->ticks);
+        if (is_lost(v, c, must_go_on, now - ticks)) {
+            stop_killed(c, "it does not come out of the guest kernel, at %#llx",
+                        (unsigned long long)v->run->s.regs.regs.rip);
+            v->broken = true;
+            return 1;
+        }
+        if (!must_go_on)
+            return 0;
+        ticks = now;
     }
 }
 
@@ -166,8 +199,12 @@ int context_run(kv_vcpu *v, kv_ctx *c)
             return refuse_regs(c);
         load_general(v, regs_of(c));
         load_special(v, regs_of(c), c->space->root);
+        if (v->answers_id != c->answers_id)
+            answers_load(v, c);
         c->stop = 0;
         int result = enter(v, c);
+        if (result == 1)
+            c->late = 0;
         if (result == 1 && !c->stop)
             result = stop_handle(v, c);
         else if (result == 0)

@@ -1,186 +1,237 @@
 /*
- * Contexts over vCPUs.
+ * Which context runs where, and when.
  *
- * The only runnable context runs on the kernel's own thread, inside kv_wait(): no hand-off. Several
- * run on worker threads, each with a vCPU of its own; where there are more contexts than workers,
- * helper.c makes them take turns. The kernel's thread has a few vCPUs, so that processes that take
- * turns with each other keep their extended state where it is.
+ * Handing a context to another thread costs two changes of thread; moving its extended state to
+ * another vCPU two calls of KVM. So the kernel's own thread runs contexts itself, inside kv_wait():
+ * the only runnable one for as long as it likes, and beside others those that stop soon, as
+ * programs do that make system calls. Workers (workers.c) take what is left: contexts that compute,
+ * and those for which there is another processor.
  *
- * Interface: the queue, the ready list and the state of contexts belong to whoever has the lock.
+ * A context is known by its last burst, the processor time from its resume to its stop. The
+ * kernel's thread errs for BESIDE_NS at most: a context that stays so long computes, and goes to a
+ * worker. Where more compute than there are workers, helper.c makes them take turns.
+ *
+ * Every thread has a few vCPUs, made when first needed, and contexts stay with the thread that has
+ * their extended state, unless it is busy and another one is not.
+ *
+ * Interface: everything here is under the lock.
  */
 #define _GNU_SOURCE
 #include "kv_internal.h"
 
 #include <errno.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-/* Wakes a kv_wait() that sleeps; under the lock. */
-void event_post(kv_platform *p)
+#define LONG_NS UINT64_C(250000)        /* a longer burst is computing */
+#define BESIDE_NS INT64_C(1000000)
+
+enum { REACH = 8 };                     /* contexts of a list that are looked at */
+enum { PATIENCE = 4 };                  /* times that the first may be passed over */
+
+static kv_list *list_of(kv_platform *p, const kv_ctx *c)
 {
-    atomic_fetch_add(&p->event, 1);
-    futex_wake(&p->event);
+    return c->computes ? &p->computing : &p->queue;
 }
 
-/* Queues a stop for kv_wait(); under the lock. */
+void queue_push(kv_ctx *c)
+{
+    kv_platform *p = c->platform;
+    c->state = KV_QUEUED;
+    c->passed_over = 0;
+    list_push(list_of(p, c), c);
+    p->nqueued++;
+    p->ncomputing += c->computes;
+}
+
+void queue_remove(kv_ctx *c)
+{
+    kv_platform *p = c->platform;
+    list_remove(list_of(p, c), c);
+    p->nqueued--;
+    p->ncomputing -= c->computes;
+}
+
+/* Queues a stop for kv_wait(). */
 void context_ready(kv_ctx *c, int stop)
 {
     c->stop = stop;
     c->state = KV_READY;
-    c->runs_on = NULL;
     list_push(&c->platform->ready, c);
 }
 
-/* One turn of a context on a vCPU; under the lock, which is not held meanwhile. */
-static int turn(kv_vcpu *v, kv_ctx *c)
+static bool is_held_by(const kv_ctx *c, const kv_runner *r)
 {
-    kv_platform *p = v->platform;
-    int result = xstate_attach(v, c);
-    if (result)
-        return result;
-    c->state = KV_RUNNING;
-    c->runs_on = v;
-    v->current = c;
-    c->cpu_started_ns = 0;
-    atomic_store(&v->attention, c->interrupt);
-    pthread_mutex_unlock(&p->lock);
-    uint64_t started = thread_cpu_ns();
-    atomic_store_explicit((_Atomic uint64_t *)&c->cpu_started_ns, started, memory_order_relaxed);
-    result = context_run(v, c);
-    uint64_t used = thread_cpu_ns() - started;
-    pthread_mutex_lock(&p->lock);
-    c->cpu_ns += used;
-    v->current = NULL;
-    c->runs_on = NULL;
-    if (result == 1) {
-        context_ready(c, c->stop);
-    } else if (result == 0 && c->interrupt) {
-        context_ready(c, KV_STOP_INTERRUPTED);
-    } else {
-        c->state = KV_QUEUED;
-        list_push(&p->queue, c);
-        p->nqueued++;
-    }
-    return result;
+    return c->vcpu && c->vcpu->runner == r;
 }
 
-static kv_ctx *take(kv_platform *p)
+/* The first, or one close behind it whose extended state the thread has. */
+static kv_ctx *first_for(const kv_list *l, const kv_runner *r)
 {
-    kv_ctx *c = list_pop(&p->queue);
-    if (c)
-        p->nqueued--;
+    kv_ctx *c = l->head;
+    if (!c || c->passed_over >= PATIENCE)
+        return c;
+    for (int i = 0; c && i < REACH; i++, c = c->next) {
+        if (is_held_by(c, r)) {
+            l->head->passed_over += c != l->head;
+            return c;
+        }
+    }
+    return l->head;
+}
+
+/* Has the kernel's thread other things to do than to run what is queued? */
+static bool is_busy(const kv_platform *p)
+{
+    return p->ready.head || p->main.running;
+}
+
+/*
+ * How many of those that stop soon the kernel's thread leaves to workers. It takes one itself, at
+ * once or, if it is one of its own, when it has looked at the stops that there are.
+ */
+static int left_over(const kv_platform *p)
+{
+    int n = p->nqueued - p->ncomputing;
+    if (!n || p->main.running)
+        return n;
+    if (!p->ready.head)
+        return n - 1;
+    const kv_ctx *c = p->queue.head;
+    for (int i = 0; c && i < REACH; i++, c = c->next)
+        if (is_held_by(c, &p->main))
+            return n - 1;
+    return n;
+}
+
+static int at_most(int n, int limit)
+{
+    return limit < 0 ? 0 : n < limit ? n : limit;
+}
+
+/* How many more contexts workers should run. */
+static int wanted(const kv_platform *p)
+{
+    if (p->nqueued == 1 && !p->nrunning && !is_busy(p))
+        return 0;                       /* the only one */
+    int soon = at_most(left_over(p), p->ncpus - 1 - p->nrunning);
+    return at_most(soon + p->ncomputing, p->max_workers - p->nrunning);
+}
+
+/* What a worker is to run next, taken from the queue; NULL for nothing. */
+kv_ctx *schedule_take(kv_runner *r)
+{
+    kv_platform *p = r->platform;
+    if (p->paused || wanted(p) <= 0)
+        return NULL;
+    kv_ctx *c = first_for(p->ncomputing ? &p->computing : &p->queue, r);
+    queue_remove(c);
     return c;
 }
 
-static void *worker(void *argument)
+/* Someone computes, or would, while all workers do. */
+bool schedule_is_crowded(const kv_platform *p)
 {
-    kv_vcpu *v = argument;
-    kv_platform *p = v->platform;
-    v->tid = (pid_t)syscall(SYS_gettid);
-    pthread_mutex_lock(&p->lock);
-    while (!p->stop) {
-        kv_ctx *c = take(p);
-        if (!c) {
-            p->nidle++;
-            pthread_cond_wait(&p->work, &p->lock);
-            p->nidle--;
-            continue;
-        }
-        p->nworkers_running++;
-        int result = turn(v, c);
-        p->nworkers_running--;
-        if (result < 0) {
-            p->worker_error = result;
-            p->stop = true;
-        }
-        if (result || c->state == KV_READY)
-            event_post(p);
-    }
-    pthread_mutex_unlock(&p->lock);
-    return NULL;
+    return p->ncomputing && p->nrunning >= p->max_workers;
 }
 
-/* A thread that takes no signal but the platform's own: the others are Python's. */
-static int start_thread(kv_vcpu *v)
-{
-    sigset_t all, old;
-    sigfillset(&all);
-    sigdelset(&all, SIGRTMIN + 1);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int error = pthread_create(&v->thread, NULL, worker, v);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return -error;
-}
-
-static int worker_new(kv_platform *p)
-{
-    kv_vcpu *v;
-    int error = vcpu_new(p, &v);
-    if (error)
-        return error;
-    if ((error = start_thread(v))) {
-        vcpu_free(v);
-        return kv_fail(p, error, "starting a thread: %s", strerror(-error));
-    }
-    p->workers[p->nworkers++] = v;
-    return 0;
-}
-
-/* What is queued is for the workers; under the lock. */
+/* Wakes up workers for what was queued. */
 int schedule_hand_out(kv_platform *p)
 {
-    int wanted = p->nqueued - p->nidle;
-    while (wanted-- > 0 && p->nworkers - p->nidle < p->nqueued + p->nworkers_running &&
-           p->nworkers < p->max_workers) {
-        int error = worker_new(p);
-        if (error)
-            return error;
-    }
-    pthread_cond_broadcast(&p->work);
-    return p->nqueued > p->nidle ? helper_start(p) : 0;
+    int error = 0;
+    for (int more = wanted(p) - p->woken; !error && more > 0; more--)
+        error = worker_wake(p);
+    return error || !schedule_is_crowded(p) ? error : helper_turns(p);
 }
 
-/* One of the kernel's own vCPUs: the one that ran the context last, a free one, or the oldest. */
-static kv_vcpu *choose(const kv_platform *p, const kv_ctx *c)
+/*
+ * One of the thread's vCPUs: the one that has the context's state, a free one, a new one, or the
+ * one not used for longest.
+ */
+static int choose(kv_runner *r, const kv_ctx *c, kv_vcpu **chosen)
 {
-    kv_vcpu *best = p->main_vcpus[0];
-    for (int i = 0; i < MAIN_VCPUS; i++) {
-        kv_vcpu *v = p->main_vcpus[i];
-        if (v == c->vcpu)
-            return v;
-        if (best->holder && (!v->holder || v->last_use < best->last_use))
+    kv_platform *p = r->platform;
+    kv_vcpu *best = NULL;
+    for (int i = 0; i < r->nvcpus; i++) {
+        kv_vcpu *v = r->vcpus[i];
+        if (v == c->vcpu) {
+            *chosen = v;
+            return 0;
+        }
+        if (!best || (best->holder && (!v->holder || v->last_use < best->last_use)))
             best = v;
     }
-    return best;
+    *chosen = best;
+    bool is_more_allowed = r->nvcpus < RUNNER_VCPUS &&
+                           p->nvcpus + p->max_workers - p->nworkers < p->max_vcpus;
+    if (best && (!best->holder || !is_more_allowed))
+        return 0;
+    return runner_add_vcpu(r, chosen);
 }
 
-/* Runs a context that was taken from the queue on this thread; under the lock. */
-int schedule_inline(kv_platform *p, kv_ctx *c)
+/* Does it compute? Its burst goes on when it was only told to leave the guest. */
+static void account(kv_ctx *c, uint64_t used, bool stopped)
 {
-    kv_vcpu *v = choose(p, c);
-    v->last_use = ++p->uses;
-    p->inline_vcpu = v;
-    int result = turn(v, c);
-    p->inline_vcpu = NULL;
+    c->cpu_ns += used;
+    c->burst_ns += used;
+    c->computes = c->burst_ns > LONG_NS;
+    if (stopped)
+        c->burst_ns = 0;
+}
+
+/*
+ * One turn of a context, which was taken from the queue, on this thread; the lock is not held
+ * meanwhile. 1: it stopped, 0: it was told to leave the guest.
+ */
+int schedule_turn(kv_runner *r, kv_ctx *c)
+{
+    kv_platform *p = r->platform;
+    kv_vcpu *v;
+    int result = choose(r, c, &v);
+    if (!result)
+        result = xstate_attach(v, c);
+    if (result) {
+        queue_push(c);
+        return result;
+    }
+    v->last_use = ++r->uses;
+    c->state = KV_RUNNING;
+    c->runs_on = r->running = v;
+    atomic_store(&c->cpu_started_ns, 0);
+    atomic_store(&v->attention, c->interrupt);
+    pthread_mutex_unlock(&p->lock);
+    uint64_t started = thread_cpu_ns();
+    atomic_store_explicit(&c->cpu_started_ns, started, memory_order_relaxed);
+    result = context_run(v, c);
+    uint64_t used = thread_cpu_ns() - started;
+    pthread_mutex_lock(&p->lock);
+    c->runs_on = r->running = NULL;
+    account(c, used, result == 1);
+    if (result == 1)
+        context_ready(c, c->stop);
+    else if (result == 0 && c->interrupt)
+        context_ready(c, KV_STOP_INTERRUPTED);
+    else
+        queue_push(c);
     return result;
 }
 
-/* Ends the workers. In a fork of the process that opened the platform there are none. */
-void schedule_close(kv_platform *p)
+/*
+ * Runs what the kernel's thread runs itself, if there is anything, until `deadline` at most. 1: it
+ * did, 0: there is nothing.
+ */
+int schedule_inline(kv_platform *p, int64_t deadline)
 {
-    pthread_mutex_lock(&p->lock);
-    p->stop = true;
-    pthread_cond_broadcast(&p->work);
-    for (int i = 0; i < p->nworkers; i++)
-        if (p->workers[i]->current)
-            vcpu_kick(p->workers[i]);
-    pthread_mutex_unlock(&p->lock);
-    for (int i = 0; i < p->nworkers; i++) {
-        pthread_join(p->workers[i]->thread, NULL);
-        vcpu_free(p->workers[i]);
-    }
-    for (int i = 0; i < MAIN_VCPUS && p->main_vcpus[i]; i++)
-        vcpu_free(p->main_vcpus[i]);
-    p->nworkers = 0;
+    bool alone = p->nqueued == 1 && !p->nrunning;
+    kv_ctx *c = first_for(alone && p->ncomputing ? &p->computing : &p->queue, &p->main);
+    if (!c)
+        return 0;
+    int64_t soon = alone ? INT64_MAX : now_ns() + BESIDE_NS;
+    int error = helper_deadline(p, deadline < soon ? deadline : soon);
+    if (error)
+        return error;
+    queue_remove(c);
+    int result = schedule_turn(&p->main, c);
+    p->helper.deadline = INT64_MAX;
+    if (result == 0)
+        result = schedule_hand_out(p);
+    return result < 0 ? result : 1;
 }

@@ -12,8 +12,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* A page less than the lower half, as on Linux: a SYSCALL at the end must not return into the hole
+   between the halves, see guest_image_amd64.c. */
 #define SPACE_END UINT64_C(0x7ffffffff000)
-#define ALLOWS (ENTRY_PRESENT | ENTRY_WRITE)
 
 uint64_t kv_space_end(void)
 {
@@ -23,6 +24,11 @@ uint64_t kv_space_end(void)
 uint64_t kv_guest_kernel(void)
 {
     return KERNEL_BASE;
+}
+
+uint8_t *kv_guest_image(kv_platform *p)
+{
+    return p->kernel;
 }
 
 kv_space *kv_space_new(kv_platform *p)
@@ -55,11 +61,11 @@ void kv_space_release(kv_space *s)
             p->contexts[i]->space = NULL;
         }
     }
-    tree_give(p, s);
-    stale_flush(p);
     if (s->next)
         s->next->prev = s->prev;
     *s->prev = s->next;
+    tree_give(p, s);
+    stale_flush(p);
     free(s);
 }
 
@@ -90,9 +96,15 @@ static uint64_t bits_of(int prot)
     return bits;
 }
 
-static bool may_be_kept(uint64_t entry)
+/*
+ * What a translation may allow that was kept of an entry. Also of one that tree_take_away() took:
+ * between its look at the file and that, the file may have grown and the page been reached.
+ */
+static uint64_t kept(uint64_t entry)
 {
-    return (entry & (ENTRY_PRESENT | ENTRY_ACCESSED)) == (ENTRY_PRESENT | ENTRY_ACCESSED);
+    if (!(entry & ENTRY_ACCESSED) || !(entry & (ENTRY_PRESENT | ENTRY_BEYOND)))
+        return 0;
+    return ENTRY_PRESENT | (entry & ENTRY_WRITE);
 }
 
 /* The entry `old` was replaced by another page, or by none. False when nothing was mapped. */
@@ -100,7 +112,7 @@ bool entry_dropped(kv_platform *p, uint64_t old)
 {
     if (!(old & ENTRY_MAPPED))
         return false;
-    if (may_be_kept(old))
+    if (kept(old))
         stale_add(p, old & ENTRY_ADDRESS);
     window_unuse(p, window_at(p, old & ENTRY_ADDRESS));
     return true;
@@ -188,11 +200,11 @@ static int protect_entry(kv_platform *p, kv_entry *entry, uint64_t bits)
         return kv_fail(p, -EACCES, "a file to be made writable was not open for that");
     do {
         wanted = (old & ENTRY_ADDRESS) | bits;
-        bool less = (old & ALLOWS & ~bits) || (bits & ~old & ENTRY_NX);
-        if (may_be_kept(old) && !less)
+        bool less = (kept(old) & ~bits) || (bits & ~old & ENTRY_NX);
+        if (kept(old) && !less)
             wanted |= ENTRY_ACCESSED;
     } while (!atomic_compare_exchange_weak(entry, &old, wanted));
-    if (may_be_kept(old) && !(wanted & ENTRY_ACCESSED))
+    if (kept(old) && !(wanted & ENTRY_ACCESSED))
         stale_add(p, old & ENTRY_ADDRESS);
     return 0;
 }
@@ -206,7 +218,9 @@ int kv_protect(kv_space *s, uint64_t addr, uint64_t length, int prot)
 int kv_unmap(kv_space *s, uint64_t addr, uint64_t length)
 {
     int error = check(s, addr, length);
-    return error ? error : each(s, addr, length, unmap_entry, 0);
+    if (!error)
+        error = each(s, addr, length, unmap_entry, 0);
+    return error ? error : tree_look(s->platform);
 }
 
 int kv_sync(kv_space *s)

@@ -8,7 +8,8 @@
  * no code in the guest, no stop of the vCPUs, and works the same with nested paging and without.
  *
  * Interface: stale_add() for every page whose entry was taken away or allows less now; nothing
- * relies on that before stale_flush().
+ * relies on that before stale_flush(). Once that has failed it fails for good: nobody can say what
+ * is still within reach.
  */
 #define _GNU_SOURCE
 #include "kv_internal.h"
@@ -17,14 +18,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Pages between two stale ones that are taken along: fewer calls, a few more faults. */
+/*
+ * Pages between two stale ones that are taken along: fewer calls, a few more faults. They are of
+ * the same window: what lies between two of them may be this process's own memory, and lost.
+ */
 enum { GAP = 16 * KV_PAGE };
 
-static int forget(kv_platform *p, uint8_t *from, uint8_t *to)
+static void forget(kv_platform *p, uint8_t *from, uint8_t *to)
 {
     if (madvise(from, (size_t)(to - from), MADV_DONTNEED))
-        return kv_fail(p, -errno, "MADV_DONTNEED of a window: %s", strerror(errno));
-    return 0;
+        p->stale_error = kv_fail(p, -errno, "MADV_DONTNEED of a window: %s", strerror(errno));
 }
 
 void stale_add(kv_platform *p, uint64_t gpa)
@@ -33,7 +36,8 @@ void stale_add(kv_platform *p, uint64_t gpa)
     uint8_t *page = w->memory + (gpa - w->gpa);
     for (int i = p->nstale - 1; i >= 0 && i >= p->nstale - 4; i--) {
         uint8_t *from = p->stale[i].from, *to = p->stale[i].to;
-        if (page + KV_PAGE + GAP < from || page > to + GAP)
+        bool near = page + KV_PAGE + GAP >= from && page <= to + GAP;
+        if (!near || from < w->memory || to > w->memory + (UINT64_C(1) << w->shift))
             continue;
         if (page < from)
             p->stale[i].from = page;
@@ -49,13 +53,9 @@ void stale_add(kv_platform *p, uint64_t gpa)
 
 int stale_flush(kv_platform *p)
 {
-    int result = 0;
-    for (int i = 0; i < p->nstale; i++) {
-        int error = forget(p, p->stale[i].from, p->stale[i].to);
-        if (error)
-            result = error;
-    }
+    for (int i = 0; i < p->nstale; i++)
+        forget(p, p->stale[i].from, p->stale[i].to);
     p->nstale = 0;
     windows_trim(p);
-    return result;
+    return p->stale_error;
 }

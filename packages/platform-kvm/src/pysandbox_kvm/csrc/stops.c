@@ -100,6 +100,29 @@ static int syscall_stop(kv_vcpu *v, kv_ctx *c, uint64_t rsp)
     return 1;
 }
 
+bool is_in_entry(const kv_vcpu *v)
+{
+    const struct kvm_sync_regs *s = &v->run->s.regs;
+    return s->regs.rip - v->entry < SYSCALL_SIZE && (s->sregs.cs.selector & 3) == 0;
+}
+
+/*
+ * The vCPU was made to leave while the guest kernel looked whether it has an answer. It must not go
+ * on: if it has, nothing would stop the program that it returns to. Up to the SYSRETQ nothing has
+ * changed, so the call is a stop like any other; there, it has been answered.
+ */
+int stop_in_entry(kv_vcpu *v, kv_ctx *c)
+{
+    const struct kvm_regs *r = &v->run->s.regs.regs;
+    uint64_t at = r->rip - v->entry + SYSCALL_ENTRY;
+    if (at < ANSWER_STUBS || at % STUB_SIZE != ANSWER_SYSRETQ)
+        return syscall_stop(v, c, r->rsp);
+    const kv_frame f = {r->rcx, USER_CS, r->r11, r->rsp, USER_DS};
+    store_general(v, c);
+    store_frame(c, &f);
+    return 0;
+}
+
 static void note_flavour(kv_platform *p, int flavour)
 {
     if (atomic_load_explicit(&p->flavour, memory_order_relaxed) != flavour)
@@ -133,7 +156,7 @@ static bool is_spurious(kv_vcpu *v, uint64_t addr)
 static int page_fault(kv_vcpu *v, kv_ctx *c, const kv_frame *f, uint64_t error_code)
 {
     uint64_t addr = v->run->s.regs.sregs.cr2, covered;
-    if (addr == SYSCALL_ENTRY && f->rip == SYSCALL_ENTRY && !(f->eflags & EFLAGS_IF)) {
+    if (addr == v->entry && f->rip == v->entry && !(f->eflags & EFLAGS_IF)) {
         note_flavour(v->platform, KV_FLAVOUR_PVM);
         return syscall_stop(v, c, f->rsp);
     }
@@ -236,7 +259,7 @@ static int halt(kv_vcpu *v, kv_ctx *c)
 {
     const struct kvm_regs *r = &v->run->s.regs.regs;
     uint64_t at = r->rip - 1 - KERNEL_BASE;     /* of the HLT that was carried out */
-    if (at == SYSCALL_STUB) {
+    if (r->rip - 1 == v->entry + (SYSCALL_STUB - SYSCALL_ENTRY)) {
         note_flavour(v->platform, KV_FLAVOUR_HARDWARE);
         return syscall_stop(v, c, r->rsp);
     }
@@ -257,6 +280,23 @@ static int halt(kv_vcpu *v, kv_ctx *c)
     return 1;
 }
 
+/* For people: what the guest did, where the exit's number does not say it. */
+static const char *exit_name(uint32_t reason)
+{
+    switch (reason) {
+    case KVM_EXIT_IO:
+        return "port I/O";
+    case KVM_EXIT_MMIO:
+        return "memory that there is not";
+    case KVM_EXIT_DEBUG:
+        return "a debug exception";
+    case KVM_EXIT_INTR:
+        return "a signal";
+    default:
+        return "unexpected";
+    }
+}
+
 int stop_handle(kv_vcpu *v, kv_ctx *c)
 {
     const struct kvm_run *run = v->run;
@@ -275,8 +315,9 @@ int stop_handle(kv_vcpu *v, kv_ctx *c)
                     (unsigned long long)run->s.regs.regs.rip);
         break;
     default:
-        stop_killed(c, "an exit of KVM that nothing here asks for (reason %u) at %#llx",
-                    run->exit_reason, (unsigned long long)run->s.regs.regs.rip);
+        stop_killed(c, "an exit of KVM that nothing here asks for (%s, reason %u) at %#llx",
+                    exit_name(run->exit_reason), run->exit_reason,
+                    (unsigned long long)run->s.regs.regs.rip);
     }
     v->broken = true;
     return 1;

@@ -5,13 +5,16 @@
  * use it), and does not see what is written to them from here. Two rules make that safe, on any
  * KVM:
  *
- * - An entry that was made present at an upper level is never changed again. A tree that its space
- *   gave up is kept with its tables linked, and becomes the next space's.
+ * - An entry that was made present at an upper level is not changed again while anything can run.
  * - An entry at the lowest level that is taken away or made to allow less is followed by stale.c,
  *   before anything relies on it. The accessed bit says whether anything can have been kept of it.
  *
- * Trees too large to keep are buried; tables_collect() digs them up once there are many: it takes
- * the slots away and puts them back, which makes KVM forget all shadows.
+ * The tree of a space that was released is buried: nothing runs with it any more, so what KVM and
+ * the processors have kept of it does no harm, and need not be taken from the other spaces that
+ * map the same pages, as stale.c would. In a space that lives, tables stay when all that they
+ * mapped is gone. Once many are buried, or there are twice as many as were found to be in use,
+ * collect() makes KVM forget all shadows, by taking the slots away and putting them back, and frees
+ * what is buried and what maps nothing.
  *
  * Interface: tables are written with atomic stores. Shadow or not, the processor reads them any
  * time.
@@ -31,7 +34,9 @@
 #define LINK (ENTRY_PRESENT | ENTRY_WRITE | ENTRY_USER | ENTRY_ACCESSED)
 
 enum { LEVELS = 4, ENTRIES = 512, KERNEL_TOP_ENTRY = 511 };
-enum { KEEP_TABLES = 512, BURIED_TOO_MANY = 4096 };
+enum { BURIED_TOO_MANY = 384 };         /* 1.5 MiB of them */
+enum { LOOK_AT_LEAST = 4096 };          /* fewer are not looked through for empty ones */
+enum { KEEP_FREE = 2048 };              /* the memory of more goes back to the host */
 
 static kv_entry *table_at(const kv_platform *p, uint64_t gpa)
 {
@@ -56,11 +61,9 @@ static int back(kv_platform *p)
 /* An empty table. */
 static int table_new(kv_platform *p, uint64_t *gpa)
 {
-    if (p->tables.free) {
-        kv_entry *table = (kv_entry *)(p->tables.base + p->tables.free);
-        *gpa = TABLES_GPA + p->tables.free;
-        p->tables.free = table[0];
-        memset((void *)table, 0, KV_PAGE);
+    if (p->tables.nfree) {
+        *gpa = TABLES_GPA + (uint64_t)p->tables.free[--p->tables.nfree] * KV_PAGE;
+        memset((void *)table_at(p, *gpa), 0, KV_PAGE);
     } else {
         int error = p->tables.next == p->tables.backed ? back(p) : 0;
         if (error)
@@ -74,10 +77,39 @@ static int table_new(kv_platform *p, uint64_t *gpa)
 
 static void table_free(kv_platform *p, uint64_t gpa)
 {
-    kv_entry *table = table_at(p, gpa);
-    table[0] = p->tables.free;
-    p->tables.free = gpa - TABLES_GPA;
     p->tables.count--;
+    if (p->tables.nfree == p->tables.free_capacity) {
+        size_t capacity = p->tables.nfree ? p->tables.nfree * 2 : 1024;
+        uint32_t *grown = realloc(p->tables.free, capacity * sizeof *grown);
+        if (!grown)
+            return;                     /* lost until the platform is closed */
+        p->tables.free = grown;
+        p->tables.free_capacity = capacity;
+    }
+    p->tables.free[p->tables.nfree++] = (uint32_t)((gpa - TABLES_GPA) / KV_PAGE);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Gives the host the memory of tables that were freed, from the `first` on the list on. */
+static void give_memory_back(kv_platform *p, size_t first)
+{
+    uint32_t *free_ones = p->tables.free;
+    size_t end = p->tables.nfree;
+    if (first < KEEP_FREE)
+        first = KEEP_FREE;
+    if (first >= end)
+        return;
+    qsort(free_ones + first, end - first, sizeof *free_ones, by_number);
+    for (size_t i = first, n; i < end; i += n) {
+        for (n = 1; i + n < end && free_ones[i + n] == free_ones[i] + n;)
+            n++;
+        madvise(p->tables.base + (uint64_t)free_ones[i] * KV_PAGE, n * KV_PAGE, MADV_DONTNEED);
+    }
 }
 
 /* The tables through which every space sees the guest kernel. */
@@ -93,13 +125,17 @@ static int link_kernel(kv_platform *p)
     table_at(p, gpa[0])[KERNEL_BASE >> 30 & 511] = gpa[1] | LINK;
     table_at(p, gpa[1])[KERNEL_BASE >> 21 & 511] = gpa[2] | LINK;
     kv_entry *pages = table_at(p, gpa[2]);
-    for (uint64_t i = 0; i < KERNEL_PAGES; i++) {
+    for (int i = 0; i < KERNEL_PAGES; i++) {
         uint64_t flags = ENTRY_PRESENT | ENTRY_ACCESSED | ENTRY_DIRTY;
+        if (i >= FIRST_VCPU_PAGE && (i - vcpu_page(0)) % VCPU_STRIDE) {
+            pages[i] = pages[CODE_PAGE];        /* a view */
+            continue;
+        }
         if (i != CODE_PAGE)
             flags |= ENTRY_NX;
         if (i >= FIRST_VCPU_PAGE)
             flags |= ENTRY_WRITE;
-        pages[i] = (KERNEL_GPA + i * KV_PAGE) | flags;
+        pages[i] = (KERNEL_GPA + (uint64_t)i * KV_PAGE) | flags;
     }
     return 0;
 }
@@ -120,7 +156,7 @@ int tables_open(kv_platform *p)
     int slot = vm_add_slot(p, KERNEL_GPA, kernel, KERNEL_PAGES * KV_PAGE);
     if (slot < 0)
         return slot;
-    p->tables.next = KV_PAGE;           /* offset 0 ends the list of free ones */
+    p->tables.look_at = LOOK_AT_LEAST;
     int error = back(p);
     return error ? error : link_kernel(p);
 }
@@ -132,8 +168,10 @@ void tables_close(kv_platform *p)
     if (p->kernel)
         munmap(p->kernel, KERNEL_PAGES * KV_PAGE);
     free(p->tables.graves);
+    free(p->tables.free);
     p->tables.base = p->kernel = NULL;
     p->tables.graves = NULL;
+    p->tables.free = NULL;
 }
 
 uint64_t kv_table_count(const kv_platform *p)
@@ -141,15 +179,9 @@ uint64_t kv_table_count(const kv_platform *p)
     return p->tables.count;
 }
 
-/* Gives a space its tree: one that was kept, or a new top table. */
+/* Gives a space its tree: a top table. */
 int tree_take(kv_platform *p, kv_space *s)
 {
-    if (p->tables.npooled) {
-        kv_tree kept = p->tables.pool[--p->tables.npooled];
-        s->root = kept.root;
-        s->ntables = kept.ntables;
-        return 0;
-    }
     int error = table_new(p, &s->root);
     if (error)
         return error;
@@ -216,15 +248,18 @@ static void walk(kv_platform *p, uint64_t gpa, int level,
     visit(p, gpa, level, argument);
 }
 
+/* What is left is a tree that maps nothing. */
 static void clear(kv_platform *p, uint64_t gpa, int level, void *unused)
 {
     (void)unused;
     kv_entry *table = table_at(p, gpa);
-    if (level > 1)
-        return;
-    for (unsigned i = 0; i < ENTRIES; i++)
-        if (table[i])
-            entry_dropped(p, atomic_exchange(&table[i], 0));
+    for (unsigned i = 0; level == 1 && i < ENTRIES; i++) {
+        uint64_t old = table[i];
+        if (old & ENTRY_MAPPED)
+            window_unuse(p, window_at(p, old & ENTRY_ADDRESS));
+        if (old)
+            table[i] = 0;
+    }
 }
 
 static void give_back(kv_platform *p, uint64_t gpa, int level, void *unused)
@@ -234,57 +269,81 @@ static void give_back(kv_platform *p, uint64_t gpa, int level, void *unused)
     table_free(p, gpa);
 }
 
-/*
- * Frees what is buried. Only while no vCPU runs or may start: without the slots it would find no
- * tables. Done at a later burial otherwise.
- */
-static void collect(kv_platform *p)
+/* Frees the tables below that map nothing. Is the table itself such a one now? */
+static bool prune(kv_space *s, uint64_t gpa, int level)
 {
-    pthread_mutex_lock(&p->lock);
-    bool busy = p->nworkers_running || p->nqueued;
-    pthread_mutex_unlock(&p->lock);
-    if (busy)
-        return;
+    kv_platform *p = s->platform;
+    kv_entry *table = table_at(p, gpa);
+    unsigned end = level == LEVELS ? ENTRIES / 2 : ENTRIES;
+    bool empty = true;
+    for (unsigned i = 0; i < end; i++) {
+        uint64_t entry = table[i], below = entry & ENTRY_ADDRESS;
+        if (level > 1 && entry && prune(s, below, level - 1)) {
+            table[i] = 0;
+            table_free(p, below);
+            s->ntables--;
+        } else if (entry) {
+            empty = false;
+        }
+    }
+    return empty;
+}
+
+static void free_unused(kv_platform *p)
+{
+    size_t first = p->tables.nfree;
+    for (size_t i = 0; i < p->tables.ngraves; i++)
+        walk(p, p->tables.graves[i], LEVELS, give_back, NULL);
+    p->tables.ngraves = 0;
+    p->tables.buried = 0;
+    bool looked = p->tables.count > p->tables.look_at;
+    for (kv_space *t = p->spaces; looked && t; t = t->next)
+        prune(t, t->root, LEVELS);
+    uint64_t next = p->tables.count * 2 < LOOK_AT_LEAST ? LOOK_AT_LEAST : p->tables.count * 2;
+    if (looked || next < p->tables.look_at)
+        p->tables.look_at = next;
+    give_memory_back(p, first);
+}
+
+/* Frees what maps nothing. Nothing runs meanwhile: without the slots it would find no tables. */
+static int collect(kv_platform *p)
+{
     int error = 0;
+    workers_pause(p);
     for (uint64_t at = 0; !error && at < p->tables.backed; at += SLOT_SIZE) {
         int slot = p->tables.slots[at / SLOT_SIZE];
         error = vm_set_slot(p, slot, TABLES_GPA + at, p->tables.base + at, 0);
         if (!error)
             error = vm_set_slot(p, slot, TABLES_GPA + at, p->tables.base + at, SLOT_SIZE);
     }
-    if (error)
-        return;                         /* the next run says what is wrong */
-    for (size_t i = 0; i < p->tables.ngraves; i++)
-        walk(p, p->tables.graves[i].root, LEVELS, give_back, NULL);
-    p->tables.ngraves = 0;
-    p->tables.buried = 0;
+    if (!error)
+        free_unused(p);
+    int going_on = workers_go_on(p);
+    return error ? error : going_on;
 }
 
-static void bury(kv_platform *p, kv_tree tree)
+/* Some of a space's tables may map nothing any more. */
+int tree_look(kv_platform *p)
 {
+    return p->tables.count - p->tables.buried > p->tables.look_at ? collect(p) : 0;
+}
+
+/* Takes back a space's tree. An error does no harm here; the next run says what is wrong. */
+void tree_give(kv_platform *p, kv_space *s)
+{
+    walk(p, s->root, LEVELS, clear, NULL);
     if (p->tables.ngraves == p->tables.graves_capacity) {
         size_t capacity = p->tables.ngraves ? p->tables.ngraves * 2 : 16;
-        kv_tree *grown = realloc(p->tables.graves, capacity * sizeof *grown);
+        uint64_t *grown = realloc(p->tables.graves, capacity * sizeof *grown);
         if (!grown)
             return;                     /* its tables are lost until the platform is closed */
         p->tables.graves = grown;
         p->tables.graves_capacity = capacity;
     }
-    p->tables.graves[p->tables.ngraves++] = tree;
-    p->tables.buried += tree.ntables;
+    p->tables.graves[p->tables.ngraves++] = s->root;
+    p->tables.buried += s->ntables;
     if (p->tables.buried > BURIED_TOO_MANY)
         collect(p);
-}
-
-/* Takes back a space's tree; the caller flushes what became stale by it. */
-void tree_give(kv_platform *p, kv_space *s)
-{
-    kv_tree tree = {s->root, s->ntables};
-    walk(p, s->root, LEVELS, clear, NULL);
-    if (p->tables.npooled < MAX_POOLED && s->ntables <= KEEP_TABLES)
-        p->tables.pool[p->tables.npooled++] = tree;
-    else
-        bury(p, tree);
 }
 
 /* Is the page beyond the end of its file, as far as mapping it goes? */

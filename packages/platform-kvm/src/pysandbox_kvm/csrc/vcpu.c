@@ -23,6 +23,7 @@
 #define CR4 UINT64_C(0x50620)           /* OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE */
 #define EFER UINT64_C(0xd01)            /* NXE LMA LME SCE */
 
+enum { MSR_HYPERV_GUEST_OS_ID = 0x40000000 };
 enum { MSR_STAR = 0xc0000081, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_SYSENTER_CS = 0x174 };
 
 static void set_segment(struct kvm_segment *s, uint16_t selector, uint8_t type, bool is_code)
@@ -85,7 +86,7 @@ static int set_msrs(kv_vcpu *v)
         .head.nmsrs = 5,
         .entries = {
             {.index = MSR_STAR, .data = UINT64_C(0x0023001000000000)},
-            {.index = MSR_LSTAR, .data = SYSCALL_ENTRY},
+            {.index = MSR_LSTAR, .data = v->entry},
             {.index = MSR_CSTAR, .data = KERNEL_BASE + COMPAT_SYSCALL_STUB},
             {.index = MSR_SYSCALL_MASK, .data = SYSCALL_MASK},
             {.index = MSR_SYSENTER_CS, .data = 0},      /* SYSENTER is a #GP */
@@ -96,6 +97,20 @@ static int set_msrs(kv_vcpu *v)
         return 0;
     int error = done < 0 ? -errno : -ENOTSUP;
     return kv_fail(v->platform, error, "KVM_SET_MSRS: only %d of 5 were taken", done);
+}
+
+/* Hypercalls are undefined instructions, if KVM lets them; see vm.c. */
+static void refuse_hypercalls(kv_vcpu *v)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } msr = {
+        .head.nmsrs = 1,
+        .entry = {.index = MSR_HYPERV_GUEST_OS_ID, .data = 1},
+    };
+    if (v->platform->has_hyperv)
+        ioctl(v->fd, KVM_SET_MSRS, &msr);
 }
 
 static int set_xcr0(kv_vcpu *v)
@@ -127,9 +142,14 @@ static int clear_events(kv_vcpu *v)
     return 0;
 }
 
-/* Everything as it was when the vCPU was new; the extended state is nobody's. */
+/*
+ * Everything as it was when the vCPU was new, but for the extended state. Its page too: exceptions
+ * in the guest kernel may have filled it from its stack's top down to the task state segment.
+ */
 int vcpu_reset(kv_vcpu *v)
 {
+    guest_vcpu_write(v->platform->kernel, v->id);
+    v->answers_id = 0;
     v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
     v->run->kvm_dirty_regs = 0;
     v->root = 0;
@@ -158,11 +178,12 @@ static int set_up(kv_vcpu *v)
     }
     if (ioctl(v->fd, KVM_SET_CPUID2, p->cpuid))
         return kv_fail(p, -errno, "KVM_SET_CPUID2: %s", strerror(errno));
-    guest_vcpu_write(p->kernel, v->id);
     int error = vcpu_reset(v);
-    if (!error)
-        set_tsc(v);
-    return error;
+    if (error)
+        return error;
+    set_tsc(v);
+    refuse_hypercalls(v);
+    return 0;
 }
 
 int vcpu_new(kv_platform *p, kv_vcpu **made)
@@ -172,8 +193,9 @@ int vcpu_new(kv_platform *p, kv_vcpu **made)
         return kv_fail(p, -ENOMEM, "out of memory");
     v->platform = p;
     v->id = p->nvcpus++;
-    v->page = p->kernel + (FIRST_VCPU_PAGE + v->id) * KV_PAGE;
-    v->page_addr = KERNEL_BASE + (uint64_t)(FIRST_VCPU_PAGE + v->id) * KV_PAGE;
+    v->page = p->kernel + vcpu_page(v->id) * KV_PAGE;
+    v->page_addr = KERNEL_BASE + (uint64_t)vcpu_page(v->id) * KV_PAGE;
+    v->entry = v->page_addr - KV_PAGE + SYSCALL_ENTRY;
     v->fd = -1;
     int error = set_up(v);
     if (error) {
@@ -210,6 +232,20 @@ int vcpu_set_xsave(kv_vcpu *v, const void *state)
     return ioctl(v->fd, KVM_SET_XSAVE, state) ? -errno : 0;
 }
 
+/* vCPUs are numbered from 0, in the order in which they were made. */
+int kv_stats_fd(kv_platform *p, int vcpu)
+{
+    pthread_mutex_lock(&p->lock);       /* a worker may make one more */
+    const kv_vcpu *v = runner_find_vcpu(&p->main, vcpu);
+    for (int i = 0; !v && i < p->nworkers; i++)
+        v = runner_find_vcpu(p->workers[i], vcpu);
+    pthread_mutex_unlock(&p->lock);
+    if (p->closed || !v)
+        return kv_fail(p, -EINVAL, "there is no vCPU %d", vcpu);
+    int fd = ioctl(v->fd, KVM_GET_STATS_FD, 0);
+    return fd < 0 ? kv_fail(p, -errno, "KVM_GET_STATS_FD: %s", strerror(errno)) : fd;
+}
+
 /* Is an exception on its way into the guest? */
 int vcpu_has_pending(kv_vcpu *v)
 {
@@ -222,13 +258,14 @@ int vcpu_has_pending(kv_vcpu *v)
 /*
  * Makes it leave the guest; under the lock, while a thread has it. context_run() clears
  * `immediate_exit` before it looks at `attention` a last time, so whichever of the two stores below
- * comes too late for that, the other one is seen: by context_run(), or by KVM.
+ * comes too late for that, the other one is seen: by context_run(), or by KVM. That takes one order
+ * of all four accesses: a processor lets plain loads overtake stores.
  */
 void vcpu_kick(kv_vcpu *v)
 {
     atomic_store(&v->attention, 1);
-    *(volatile uint8_t *)&v->run->immediate_exit = 1;
-    syscall(SYS_tgkill, v->platform->owner, v->tid, SIGRTMIN + 1);
+    atomic_store(vcpu_immediate_exit(v), 1);
+    syscall(SYS_tgkill, v->platform->owner, v->runner->tid, SIGRTMIN + 1);
 }
 
 uint64_t kv_read_tsc(const kv_platform *p)

@@ -71,14 +71,9 @@ static int check_capabilities(kv_platform *p)
     if (p->max_slots <= 0)
         p->max_slots = 32;              /* what the documentation says to assume */
     int max_vcpus = ioctl(p->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
-    if (max_vcpus <= MAIN_VCPUS)
+    if (max_vcpus < 2)
         return kv_fail(p, -ENOTSUP, "KVM allows %d virtual processors only", max_vcpus);
-    int workers = 2 * (int)sysconf(_SC_NPROCESSORS_ONLN);
-    p->max_workers = workers < 4 ? 4 : workers;
-    if (p->max_workers > max_vcpus - MAIN_VCPUS)
-        p->max_workers = max_vcpus - MAIN_VCPUS;
-    if (p->max_workers > MAX_VCPUS - MAIN_VCPUS)
-        p->max_workers = MAX_VCPUS - MAIN_VCPUS;
+    p->max_vcpus = max_vcpus < MAX_VCPUS ? max_vcpus : MAX_VCPUS;
     return 0;
 }
 
@@ -93,6 +88,13 @@ static const struct {
     {7, 1 << 3 | 1 << 7, 1 << 20 | 1 << 22 | 1 << 24 | 1 << 25},
     {0x80000001, 1 << 2, 0},            /* SVM */
 };
+
+/*
+ * Hyper-V's interface says that a hypercall from ring 3 is a #UD, as on a processor without
+ * hypervisor. KVM's own says that it sets RAX to -1, so KVM is told that the guest knows Hyper-V's:
+ * by this leaf, to which no other leads, and a model-specific register, see vcpu.c.
+ */
+static const struct kvm_cpuid_entry2 HYPERV_INTERFACE = {.function = 0x40000001, .eax = 0x31237648};
 
 static bool is_hypervisor_leaf(uint32_t function)
 {
@@ -125,6 +127,9 @@ static int read_cpuid(kv_platform *p)
             p->physical_bits = e->eax & 0xff;
         all->entries[n++] = *e;
     }
+    p->has_hyperv = ioctl(p->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_HYPERV) > 0 && n < MAX_CPUID;
+    if (p->has_hyperv)
+        all->entries[n++] = HYPERV_INTERFACE;
     all->nent = n;
     return 0;
 }

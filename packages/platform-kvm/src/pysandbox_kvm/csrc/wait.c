@@ -1,67 +1,72 @@
 /*
  * Waiting for the next stop, and waking up who waits.
  *
- * Interface: one call per stop. kv_wait() gives (index << 3 | stop) of the context.
+ * Interface: one call per stop. kv_wait() gives (index << 3 | stop) of the context. event_post()
+ * and event_wait() are under the lock, which event_wait() gives up meanwhile.
  */
 #define _GNU_SOURCE
 #include "kv_internal.h"
 
 #include <errno.h>
 
-static int64_t report(kv_ctx *c)
+/* Something happened that a kv_wait() waits for. */
+void event_post(kv_platform *p)
 {
-    c->state = KV_IDLE;
-    return (int64_t)c->view.index << 3 | c->stop;
+    atomic_fetch_add(&p->event, 1);
+    if (p->sleeping)
+        futex_wake(&p->event);
 }
 
-/* The only runnable context, on this thread. */
-static int64_t run_inline(kv_platform *p, int64_t deadline)
+/* Until something happens, or `deadline`. 0 or a negative errno. */
+int event_wait(kv_platform *p, int64_t deadline)
 {
-    int error = deadline == INT64_MAX ? 0 : helper_deadline(p, deadline);
-    if (error)
-        return error;
-    kv_ctx *c = list_pop(&p->queue);
-    p->nqueued--;
-    int result = schedule_inline(p, c);
-    p->helper.deadline = INT64_MAX;
-    return result < 0 ? result : KV_NOTHING;
+    uint32_t seen = atomic_load(&p->event);
+    p->sleeping = true;
+    pthread_mutex_unlock(&p->lock);
+    int error = futex_wait(&p->event, seen, deadline);
+    pthread_mutex_lock(&p->lock);
+    p->sleeping = false;
+    return error;
 }
 
-/* Under the lock. KV_NOTHING: not yet. */
-static int64_t look(kv_platform *p, int64_t timeout_ns, int64_t deadline)
+/* What is there to be reported. */
+static int64_t look(kv_platform *p)
 {
     kv_ctx *c = list_pop(&p->ready);
-    if (c)
-        return report(c);
+    if (c) {
+        c->state = KV_IDLE;
+        return (int64_t)c->view.index << 3 | c->stop;
+    }
     if (p->closed)
         return kv_fail(p, -EBADF, "the platform is closed");
-    if (p->worker_error)
-        return p->worker_error;
-    if (atomic_load(&p->kicked) || timeout_ns == 0 || !p->nqueued)
-        return KV_NOTHING;
-    if (p->nqueued > 1 || p->nworkers_running)
-        return KV_NOTHING;
-    int64_t result = run_inline(p, deadline);
-    c = result == KV_NOTHING ? list_pop(&p->ready) : NULL;
-    return c ? report(c) : result;
+    return p->worker_error ? p->worker_error : KV_NOTHING;
+}
+
+/*
+ * Runs a context, or sleeps. 1: after one more look the wait is over, since the time is, or Python
+ * may have a signal to handle.
+ */
+static int pass_time(kv_platform *p, int64_t deadline)
+{
+    int result = schedule_inline(p, deadline);
+    if (result)
+        return result;
+    int error = event_wait(p, deadline);
+    return error == -ETIMEDOUT || error == -EINTR;
 }
 
 int64_t kv_wait(kv_platform *p, int64_t timeout_ns)
 {
-    int64_t deadline = timeout_ns > 0 ? now_ns() + timeout_ns : timeout_ns == 0 ? 0 : INT64_MAX;
-    for (;;) {
-        pthread_mutex_lock(&p->lock);
-        bool was_inline = p->nqueued == 1 && !p->nworkers_running && !p->ready.head;
-        int64_t result = look(p, timeout_ns, deadline);
-        uint32_t seen = atomic_load(&p->event);
-        bool kicked = result == KV_NOTHING && atomic_exchange(&p->kicked, 0);
-        pthread_mutex_unlock(&p->lock);
-        if (result != KV_NOTHING || kicked || timeout_ns == 0 || was_inline)
-            return result;
-        int error = futex_wait(&p->event, seen, deadline);
-        if (error == -ETIMEDOUT || error == -EINTR)
-            timeout_ns = 0;             /* a last look; Python may have a signal to handle */
+    int64_t deadline = timeout_ns > 0 ? now_ns() + timeout_ns : INT64_MAX;
+    int last = timeout_ns == 0;
+    pthread_mutex_lock(&p->lock);
+    int64_t result = look(p);
+    while (result == KV_NOTHING && !atomic_exchange(&p->kicked, 0) && !last) {
+        last = pass_time(p, deadline);
+        result = last < 0 ? last : look(p);
     }
+    pthread_mutex_unlock(&p->lock);
+    return result;
 }
 
 void kv_kick(kv_platform *p)
@@ -69,8 +74,8 @@ void kv_kick(kv_platform *p)
     if (atomic_exchange(&p->kicked, 1))
         return;                 /* whoever set it wakes the waiter */
     pthread_mutex_lock(&p->lock);
-    if (p->inline_vcpu)
-        vcpu_kick(p->inline_vcpu);
+    if (p->main.running)
+        vcpu_kick(p->main.running);
     event_post(p);
     pthread_mutex_unlock(&p->lock);
 }

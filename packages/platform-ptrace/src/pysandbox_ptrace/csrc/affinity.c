@@ -8,10 +8,10 @@
  *
  * A pinned thread can't evade another that wants the same CPU, so pinning must not last: it begins
  * after STREAK stops in a row with one context running (the first one excepted), and the helper
- * thread looks every LOOK_NS whether it still pays. A stub that made few stops since and is running
- * is let go at once; with nothing running the helper stops looking until something does. After TERM
- * looks the scheduler may choose anew, with a few stops to do so. A failure to pin is no error,
- * only slower.
+ * thread looks every LOOK_NS whether it still pays. A stub that made few stops since and is waited
+ * for is let go at once; with nobody waiting the helper stops looking until somebody does. After
+ * TERM looks the scheduler may choose anew, with a few stops to do so. A failure to pin is no
+ * error, only slower.
  */
 #define _GNU_SOURCE
 #include "pt_internal.h"
@@ -39,7 +39,7 @@ static void pin_tracer(pt_platform *p)
     p->affinity.cpu = cpu;
     p->affinity.pinned = true;
     p->affinity.looks = 0;
-    p->affinity.end = false;
+    p->affinity.end = p->affinity.freed = false;
 }
 
 /* Starting up is a conversation with one stub too. */
@@ -105,12 +105,6 @@ void affinity_alone(pt_platform *p, pt_thread *t)
             return;
     }
     affinity_inject(p, t);
-    if (!p->affinity.watched) {
-        p->affinity.watched = true;
-        /* Without a helper there is nobody to end it. */
-        if (helper_wake(p, now_ns() + LOOK_NS))
-            let_go(p);
-    }
 }
 
 /* `t` is about to run beside others. */
@@ -128,6 +122,21 @@ void affinity_inject(pt_platform *p, pt_thread *t)
         pin_thread(p, t);
 }
 
+/*
+ * The tracer is about to wait for what runs. The helper may have stopped looking since that was
+ * started: all that it sees is a tracer that waits.
+ */
+void affinity_wait(pt_platform *p)
+{
+    if (!p->affinity.pinned || p->affinity.watched || p->affinity.freed)
+        return;
+    p->affinity.watched = true;
+    if (helper_wake(p, now_ns() + LOOK_NS)) {   /* nobody to end it */
+        let_go(p);
+        free_thread(p, p->running);
+    }
+}
+
 /* The helper's look. Gives the time of the next one. */
 int64_t affinity_watch(pt_platform *p, int64_t now)
 {
@@ -135,16 +144,17 @@ int64_t affinity_watch(pt_platform *p, int64_t now)
         return INT64_MAX;
     uint32_t stops = p->affinity.stops, made = stops - p->affinity.stops_seen;
     p->affinity.stops_seen = stops;
-    bool term = ++p->affinity.looks >= TERM, few = made < FEW_STOPS;
-    if (!few && !term)
+    if (++p->affinity.looks >= TERM)
+        p->affinity.end = true;
+    if (made >= FEW_STOPS)
         return now + LOOK_NS;
     p->affinity.watched = false;
     pthread_mutex_lock(&p->kick_lock);
     pid_t tid = waiter_tid(p);
-    if (tid || term)
-        p->affinity.end = true;
-    if (tid && few)
+    if (tid) {
         sched_setaffinity(tid, sizeof p->affinity.original, &p->affinity.original);
+        p->affinity.end = p->affinity.freed = true;
+    }
     pthread_mutex_unlock(&p->kick_lock);
     return INT64_MAX;
 }

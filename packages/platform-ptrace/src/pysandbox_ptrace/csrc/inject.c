@@ -26,15 +26,18 @@ static int lost(pt_thread *t)
     return -ESRCH;
 }
 
-/* A clone under way: takes the child's first stop, so that it can be used. */
+/*
+ * A clone under way: takes the child's first stop, so that it can be used. thread_wait() may have
+ * taken it already: the child runs at once, its parent may be held up.
+ */
 static int take_newborn(pt_thread *t, pid_t *child)
 {
+    pt_platform *p = t->space->platform;
     unsigned long tid = 0;
-    int status;
+    int status = p->newborn.status;
     int error = tracee_get_event_message(t->tid, &tid);
-    if (error)
-        return error;
-    error = tracee_wait((pid_t)tid, &status);
+    if (!error && p->newborn.tid != (pid_t)tid)
+        error = tracee_wait((pid_t)tid, &status);
     if (error)
         return error;
     if (!WIFSTOPPED(status))
@@ -136,8 +139,13 @@ static int run_batch(pt_thread *t, const pt_op *ops, size_t nops, size_t *failed
 int inject_clone(pt_thread *t, unsigned long flags, pid_t *child)
 {
     const pt_op op = {.nr = SYS_clone, .args = {flags}};
+    pt_space *s = t->space;
     size_t failed;
-    return run_batch(t, &op, 1, &failed, child);
+    s->platform->newborn.tid = 0;
+    s->cloning = true;
+    int error = run_batch(t, &op, 1, &failed, child);
+    s->cloning = false;
+    return error;
 }
 
 static const char *op_name(uint64_t nr)

@@ -38,7 +38,7 @@ void pt_free(pt_platform *p);
 const char *pt_error(const pt_platform *p);
 int64_t pt_wait(pt_platform *p, int64_t timeout_ns);
 void pt_kick(pt_platform *p);
-uint64_t pt_read_tsc(void);
+uint64_t pt_read_tsc(const pt_platform *p);
 uint64_t pt_space_end(void);
 uint64_t pt_stub_syscall(void);     /* address of the stub's own SYSCALL instruction, for tests */
 int pt_process_count(const pt_platform *p);

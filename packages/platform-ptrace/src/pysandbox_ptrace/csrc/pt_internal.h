@@ -41,8 +41,9 @@ typedef struct {
 struct pt_thread {
     pid_t tid;
     bool running;               /* let go, and its stop not handled yet */
-    bool has_status;            /* running, and `status` was taken while waiting for another */
+    bool has_status;            /* `status` was taken while waiting for another */
     int status;
+    pt_thread *next_stashed;
     bool dead;                  /* its exit status was taken: the tid means nothing any more */
     bool has_served;            /* some context has run on it */
     bool clean_xstate;          /* its extended state is the initial one */
@@ -64,6 +65,7 @@ struct pt_space {
     int nthreads;               /* not counting the dead ones */
     bool dying;                 /* one of its threads was killed: all are */
     int exit_status;            /* of the thread that was seen to die first */
+    bool cloning;               /* it may have a thread that is not among `threads` yet */
     pt_thread *threads;
     pt_thread *pool;
     pt_op *ops;                 /* queued changes, in order */
@@ -108,7 +110,7 @@ struct pt_platform {
     pt_list ready;
     int nrunning;               /* contexts in PT_RUNNING */
     pt_thread *running;         /* their threads */
-    int nstashed;               /* of these, the ones with has_status */
+    pt_thread *stashed;         /* threads with has_status */
 
     /* kick: the words that other threads touch. */
     _Atomic uint32_t kicked;    /* futex word */
@@ -127,6 +129,10 @@ struct pt_platform {
     pt_space master_space;
     pt_space *spaces;
     pt_stub_shared *shared;     /* the batch pages, writable here, read-only in every stub */
+    struct {                    /* a clone's child whose stop was seen before its parent's */
+        pid_t tid;
+        int status;
+    } newborn;
 
     pt_ctx **contexts;          /* by index; NULL where free */
     int ncontexts, contexts_capacity, first_free;
@@ -148,6 +154,7 @@ struct pt_platform {
         _Atomic uint32_t stops; /* since ever, with one runnable context */
         _Atomic bool watched;   /* the helper looks at `stops` now and then */
         _Atomic bool end;       /* the helper's order: choose anew */
+        _Atomic bool freed;     /* by the helper: the stub that runs */
         uint32_t stops_seen;    /* the helper's own */
         _Atomic unsigned looks; /* since `cpu` was chosen */
     } affinity;
@@ -251,6 +258,7 @@ void affinity_close(pt_platform *p);
 void affinity_alone(pt_platform *p, pt_thread *t);
 void affinity_many(pt_platform *p, pt_thread *t);
 void affinity_inject(pt_platform *p, pt_thread *t);
+void affinity_wait(pt_platform *p);
 int64_t affinity_watch(pt_platform *p, int64_t now);
 
 /* list helpers */

@@ -56,6 +56,8 @@ static void forget(pt_thread *t)
     while (*at != t)
         at = &(*at)->next_in_bucket;
     *at = t->next_in_bucket;
+    int status;
+    thread_take_status(t, &status);
     t->dead = true;
     t->space->nthreads--;
     p->nthreads--;
@@ -86,13 +88,23 @@ void thread_stopped(pt_thread *t)
 {
     if (!t->running)
         return;
-    int status;
-    thread_take_status(t, &status);
     t->running = false;
     *t->prev_running = t->next_running;
     if (t->next_running)
         t->next_running->prev_running = t->prev_running;
     t->space->platform->nrunning--;
+}
+
+/* Keeps a status for later: handling it may inject, and so may whoever waits for another. */
+static void stash(pt_thread *t, int status)
+{
+    pt_platform *p = t->space->platform;
+    t->status = status;
+    if (t->has_status)
+        return;
+    t->has_status = true;
+    t->next_stashed = p->stashed;
+    p->stashed = t;
 }
 
 /* The status that was taken from a thread while another was waited for. */
@@ -101,7 +113,10 @@ bool thread_take_status(pt_thread *t, int *status)
     if (!t->has_status)
         return false;
     t->has_status = false;
-    t->space->platform->nstashed--;
+    pt_thread **at = &t->space->platform->stashed;
+    while (*at != t)
+        at = &(*at)->next_stashed;
+    *at = t->next_stashed;
     *status = t->status;
     return true;
 }
@@ -134,18 +149,15 @@ int thread_wait(pt_thread *t, int *status)
         if (got == t->tid)
             return 0;
         pt_thread *other = thread_find(p, got);
-        if (!other)
-            continue;
-        if (WIFSTOPPED(*status)) {
-            /* Not handled here: that may inject, and so may the caller be doing just now. */
-            other->status = *status;
-            other->has_status = true;
-            p->nstashed++;
-            continue;
-        }
-        thread_died(other, *status);
-        if (s->dying)
+        if (!other) {
+            p->newborn.tid = got;
+            p->newborn.status = *status;
+        } else if (other->space == s && !WIFSTOPPED(*status)) {
+            thread_died(other, *status);
             return -ESRCH;      /* and reaped already, this one too */
+        } else {
+            stash(other, *status);
+        }
     }
 }
 
@@ -264,6 +276,25 @@ int space_start(pt_space *s)
     return 0;
 }
 
+/*
+ * Takes the exit status of a process whose known threads are gone. It is to be had after that of
+ * every other thread; one that was being cloned is found only by waiting for any.
+ */
+static void reap_leader(pt_space *s)
+{
+    int status, got;
+    if (!s->cloning) {
+        tracee_wait_exit(s->pid, &status);
+        return;
+    }
+    do {
+        got = tracee_wait_any(&status, 0);
+        pt_thread *other = got > 0 && got != s->pid ? thread_find(s->platform, got) : NULL;
+        if (other)
+            stash(other, status);
+    } while (got == -EINTR || (got > 0 && (got != s->pid || WIFSTOPPED(status))));
+}
+
 /* Ends the process and takes every exit status; its contexts lose their threads. */
 void space_end(pt_space *s)
 {
@@ -289,9 +320,8 @@ void space_end(pt_space *s)
             forget(t);
         free(t);
     }
-    int status;
     if (!leader || !leader->dead)
-        tracee_wait_exit(s->pid, &status);
+        reap_leader(s);
     if (leader) {
         if (!leader->dead)
             forget(leader);

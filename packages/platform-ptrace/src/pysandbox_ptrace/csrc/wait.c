@@ -25,23 +25,23 @@ static pt_thread *only_one(const pt_platform *p)
     return p->nrunning == 1 && !thread_is_parked(p->running) ? p->running : NULL;
 }
 
-/* A stop that was seen while another thread was waited for (thread_wait()). */
+/* A status that was seen while another thread was waited for. */
 static int handle_stashed(pt_platform *p)
 {
+    pt_thread *t = p->stashed;
     int status;
-    for (pt_thread *t = p->running; t; t = t->next_running)
-        if (thread_take_status(t, &status))
-            return stop_handle(p, t, status);
-    return 0;
+    thread_take_status(t, &status);
+    return stop_handle(p, t, status);
 }
 
 /* Waits for one status and handles it. 0, PT_NOTHING, or a negative errno. */
 static int wait_once(pt_platform *p, int flags)
 {
-    if (p->nstashed)
+    if (p->stashed)
         return handle_stashed(p);
     pt_thread *t = only_one(p);
     int status, got;
+    affinity_wait(p);
     waiter_set(p, p->running);
     if (p->kicked) {
         waiter_clear(p);
@@ -73,7 +73,7 @@ static int64_t wait_until(pt_platform *p, int64_t timeout_ns, int64_t deadline)
             return PT_NOTHING;
         if (p->closed)
             return pt_fail(p, -EBADF, "the platform is closed");
-        if (!p->nrunning)
+        if (!p->nrunning && !p->stashed)
             return timeout_ns == 0 ? PT_NOTHING : kick_sleep(p, deadline);
         int error = wait_once(p, timeout_ns == 0 ? WNOHANG : 0);
         if (error && !p->ready.head)
