@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -67,6 +67,8 @@ class FakeContext(Context):
         self.fpstate = bytes(platform.xstate_size)
         self.interrupted = False
         self.released = False
+        self.constant_results: dict[int, int] = {}
+        """Remembered for tests; every system call is a stop all the same."""
 
     def resume(self, address_space: AddressSpace) -> None:
         self.stop = STOP_NONE
@@ -80,6 +82,9 @@ class FakeContext(Context):
 
     def set_fpstate(self, state: bytes) -> None:
         self.fpstate = state
+
+    def set_constant_results(self, results: Mapping[int, int]) -> None:
+        self.constant_results = dict(results)
 
     def release(self) -> None:
         self.released = True
@@ -112,6 +117,10 @@ class FakePlatform(Platform):
         self.kicks: queue.Queue[None] = queue.Queue()
         self.waits = 0
         self.closed = False
+
+    @property
+    def constant_results(self) -> bool:
+        return True
 
     @classmethod
     def probe(cls) -> Probe:

@@ -107,7 +107,8 @@ class Harness:
     """One kernel, its memory, and processes to try handlers in."""
 
     def __init__(self) -> None:
-        self.kernel = Kernel(SimpleNamespace(hostname=b"sandbox"), FakePlatform())
+        config = SimpleNamespace(hostname=b"sandbox", memory=None, pids=None)
+        self.kernel = Kernel(config, FakePlatform())
         self.kernel.table = [self._run_function] * (declare.TABLE_SIZE + 1)
         memory = memoryview(bytearray(4096))
         self.kernel.memory_file = SimpleNamespace(allocate=lambda npages: 0, view=memory)

@@ -64,6 +64,7 @@ class FakeSpace:
 
 class FakePlatform:
     address_range = (0x10000, 0x7FFFFFFFF000)
+    max_mappings = 2**63 - 1
 
     def new_address_space(self) -> FakeSpace:
         return FakeSpace()
@@ -78,6 +79,8 @@ def new_kernel(limit: int | None = None) -> SimpleNamespace:
         running=0,
         early_stops=deque(),
         tasks={},
+        groups={},
+        memory=SimpleNamespace(victims=[], grow=lambda amount, kill=True: None),
         log=log.append,
         messages=log,
     )

@@ -76,6 +76,9 @@ class Memory(FlatMemory):
         child.data[:] = self.data
         return child
 
+    def range_count(self) -> int:
+        return 1
+
     def release(self, task: object = None) -> None:
         self.users -= 1
         self.released = not self.users

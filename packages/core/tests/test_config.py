@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pysandbox_core import config
-from pysandbox_core.config import Bind, ProcessSpec, SandboxConfig, User
+from pysandbox_core.config import Bind, ProcessSpec, SandboxConfig, Tmpfs, User
 from pysandbox_core.errors import InvalidOptionError, SandboxError
 
 
@@ -79,8 +79,8 @@ def test_defaults_are_the_callers() -> None:
         ({"rootfs": b"/nowhere"}, "rootfs /nowhere is no directory"),
         ({"binds": [Bind(b"/nowhere", b"/x")]}, "bind source /nowhere does not exist"),
         ({"binds": [Bind(b"/", b"x")]}, "not an absolute path"),
-        ({"tmpfs": [b"x"]}, "not an absolute path"),
-        ({"tmpfs": [b"//"]}, "the root itself"),
+        ({"tmpfs": [Tmpfs(b"x")]}, "not an absolute path"),
+        ({"tmpfs": [Tmpfs(b"//")]}, "the root itself"),
         ({"hostname": b""}, "1 to 64 bytes"),
         ({"hostname": b"x" * 65}, "1 to 64 bytes"),
         ({"memory": 1}, "at least 1M"),
@@ -126,3 +126,27 @@ def test_nothing_of_the_callers_environment() -> None:
     made = config.default_environment(User(5, 5), terminal=True)
     assert made == {b"PATH": config.DEFAULT_PATH, b"HOME": b"/", b"TERM": b"xterm"}
     assert config.default_environment(User(0, 0))[b"HOME"] == b"/root"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/t", Tmpfs(b"/t")),
+        ("/t:size=64M", Tmpfs(b"/t", 64 << 20)),
+        ("/t:nr_inodes=1k,size=4096", Tmpfs(b"/t", 4096, 1024)),
+    ],
+)
+def test_tmpfs(text: str, expected: Tmpfs) -> None:
+    assert config.parse_tmpfs(text) == expected
+
+
+@pytest.mark.parametrize("text", ["/t:", "/t:size", "/t:size=0", "/t:nr_inodes=0", "/t:mode=700"])
+def test_tmpfs_options_that_make_no_sense(text: str) -> None:
+    with pytest.raises(InvalidOptionError):
+        config.parse_tmpfs(text)
+
+
+def test_cpu_time() -> None:
+    assert config.parse_cpu_time("1.5") == 1_500_000_000
+    with pytest.raises(InvalidOptionError, match="CPU time"):
+        config.parse_cpu_time("0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,16 @@ def expected(kind: str, word: int) -> int:
     return value - (1 << bits) if KINDS[kind][0] == "s" and value >> (bits - 1) else value
 
 
+class NoFiles:
+    """A table of descriptors, none of them open."""
+
+    def __init__(self, users: int) -> None:
+        self.users = users
+
+    def find(self, fd: int) -> None:
+        return None
+
+
 @given(WORDS, TYPES)
 def test_decoder_agrees_with_c_conversions(words: list[int], types: list[str]) -> None:
     regs = memoryview(bytearray(8 * NREGS)).cast("Q")
@@ -29,8 +41,10 @@ def test_decoder_agrees_with_c_conversions(words: list[int], types: list[str]) -
     seen: list[tuple[int, ...]] = []
     parameters = tuple((f"a{number}", kind) for number, kind in enumerate(types))
     declaration = Declaration("test", 0, parameters, lambda task, *args: seen.append(args) or 7)
-    assert build_entry(declaration)(None, regs) == 7
-    assert seen == [want]
+    entry = build_entry(declaration)
+    for users in (1, 2):
+        assert entry(SimpleNamespace(files=NoFiles(users)), regs) == 7
+    assert seen == [want] * 2
     assert decode_arguments(declaration, regs) == want
 
 

@@ -88,3 +88,29 @@ def test_cpu_time_runs_out(world: World) -> None:
 
     assert world.run(program) == SIGKILL
     assert seen == [1, (2, 3), 2, (3, 3), 3]
+
+
+@pytest.mark.parametrize("in_process", [False, True])
+def test_cpu_time_of_the_sandbox(
+    world: World, monkeypatch: pytest.MonkeyPatch, in_process: bool
+) -> None:
+    """The kernel's own time counts, and that of tasks; a second after SIGXCPU comes SIGKILL."""
+    seen = []
+    kernel = world.kernel
+    monkeypatch.setattr(type(kernel.platform), "runs_in_process", in_process)
+    own_ns = 0
+    monkeypatch.setattr(cpu_limit.time, "process_time_ns", lambda: own_ns)
+
+    def program(cpu: Cpu):
+        nonlocal own_ns
+        cpu.on(SIGXCPU, lambda cpu: seen.append(budget.used_ns() // NS))
+        budget = cpu_limit.SandboxBudget(kernel, 3 * NS)
+        for seconds in (1, 2, 3, 4):
+            cpu.context.cpu_ns = seconds * NS if in_process else NS
+            own_ns = seconds * NS if in_process else (seconds - 1) * NS
+            budget._look()
+            yield call("getpid")
+
+    assert world.run(program) == SIGKILL
+    assert seen == [3]
+    assert kernel.account.reached == {"cpu_time": "3 s are used up"}

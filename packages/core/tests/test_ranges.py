@@ -71,3 +71,12 @@ def test_queries_of_a_range(steps, window):
     taken = actual.take(start, end)
     assert {p for s, e, _ in taken for p in range(s, e)} == set(inside)
     assert not actual.overlaps(start, end)
+
+
+def test_nothing_is_in_an_empty_range():
+    """Not even where one lies within something: mlock(2) of no bytes met that."""
+    some = RangeMap()
+    some.set(10, 20, "a")
+    assert some.within(15, 15) == []
+    assert some.take(15, 15) == []
+    assert list(some) == [(10, 20, "a")]

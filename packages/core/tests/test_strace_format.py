@@ -20,12 +20,12 @@ class Memory(FlatMemory):
     def read_s32(self, addr: int) -> int:
         return int.from_bytes(self.read(addr, 4), "little", signed=True)
 
-    def read_string_array(self, addr: int, budget: int) -> list[bytes]:
+    def read_string_array(self, addr: int, budget: int) -> tuple[list[bytes], int]:
         words = []
         while pointer := self.read_u64(addr):
             words.append(self.read_cstring(pointer, 100))
             addr += 8
-        return words
+        return words, budget
 
 
 PARAMETERS = {"close": (("fd", "Fd"),), "alarm": (("seconds", "UInt"),)}

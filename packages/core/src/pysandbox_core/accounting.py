@@ -1,5 +1,7 @@
 """What tasks have used: CPU time and memory. getrusage(2), times(2), time(7)
 
+What programs have used together, and which limits they have met, is in an `Account`.
+
 The CPU time of a task is what its context has used on the host, which the platform reads when it is
 asked (`Context.cpu_time_ns`), so that running costs nothing. It is all counted as user time: the
 kernel's own thread works for every task at once, and dividing its time would take two clock reads
@@ -25,6 +27,38 @@ RUSAGE = Struct("<16q")
 """struct rusage: ru_utime, ru_stime, ru_maxrss (KiB), ru_ixrss, ru_idrss, ru_isrss, ru_minflt,
 ru_majflt, ru_nswap, ru_inblock, ru_oublock, ru_msgsnd, ru_msgrcv, ru_nsignals, ru_nvcsw,
 ru_nivcsw."""
+
+
+class Account:
+    """Of programs that are looked at together. Each that is started from outside has one, which its
+    descendants share; the sandbox's own (`Kernel.account`) is the parent of all. Linux: a control
+    group."""
+
+    __slots__ = ("cpu_time_ns", "own", "parent", "reached")
+
+    def __init__(self, parent: Account | None = None) -> None:
+        self.parent = parent
+        self.cpu_time_ns = 0
+        """Of tasks that are gone."""
+        self.reached: dict[str, str] = {}
+        """Limits (names of limits.LIMITS) that were met here and below -> what came of it the first
+        time."""
+        self.own: dict[str, int] = {}
+        """How often they were met here: in the sandbox's account, by nobody in particular."""
+
+    def reach(self, limit: str, consequence: str) -> None:
+        """A limit was met."""
+        self.own[limit] = self.own.get(limit, 0) + 1
+        account: Account | None = self
+        while account is not None:
+            account.reached.setdefault(limit, consequence)
+            account = account.parent
+
+    def add_cpu_time(self, time_ns: int) -> None:
+        """A task has ended that had used so much."""
+        self.cpu_time_ns += time_ns
+        if self.parent is not None:
+            self.parent.add_cpu_time(time_ns)
 
 
 def task_cpu_time_ns(task: Task) -> int:
@@ -57,7 +91,9 @@ def peak_rss(task: Task) -> int:
 def task_exited(task: Task) -> None:
     """Move the thread's share to its group; its context and its memory are still there."""
     group = task.group
-    group.cpu_time_ns += task_cpu_time_ns(task)
+    used_ns = task_cpu_time_ns(task)
+    group.cpu_time_ns += used_ns
+    group.account.add_cpu_time(used_ns)
     if len(group.tasks) == 1:
         group.max_rss = group_max_rss(group)
 

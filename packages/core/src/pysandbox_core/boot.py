@@ -10,7 +10,7 @@ from __future__ import annotations
 from errno import EACCES, ENOENT, ENOSYS, ENOTDIR
 from typing import TYPE_CHECKING
 
-from pysandbox_core import task_clone, task_exec, task_exit, task_signals
+from pysandbox_core import cpu_limit, task_clone, task_exec, task_exit, task_signals
 from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.config import show
@@ -23,6 +23,7 @@ from pysandbox_core.fs.host_stdio import open_stdio
 from pysandbox_core.fs.permissions import MAY_EXEC, check_access
 from pysandbox_core.fs.resolve import resolve
 from pysandbox_core.fs.setup import build_mounts
+from pysandbox_core.fs.sources import find_sources
 from pysandbox_core.mm.memory_file import MemoryFile
 from pysandbox_core.mm.memory_manager import MemoryManager
 from pysandbox_core.syscalls import declare_family
@@ -30,18 +31,24 @@ from pysandbox_core.syscalls.index import CALLS
 from pysandbox_core.time.clocks import Clocks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pysandbox_core.config import ProcessSpec
+    from pysandbox_core.fs.sources import Source
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task, ThreadGroup
 
 
-def boot(kernel: Kernel) -> None:
-    """Give `kernel` its memory, clocks, process 1, file systems and system calls."""
+def boot(kernel: Kernel, sources: Sequence[Source] | None = None) -> None:
+    """Give `kernel` its memory, clocks, process 1, file systems and system calls. `sources` is
+    where the jail has the host's files; without a jail they are where they are."""
     kernel.memory_file = MemoryFile(kernel.config.memory)
     kernel.clocks = Clocks(kernel)
     task_clone.new_init(kernel)
-    build_mounts(kernel)
+    build_mounts(kernel, find_sources(kernel.config) if sources is None else sources)
     kernel.table = build_table()
+    kernel.memory.start()
+    cpu_limit.watch_sandbox(kernel)
 
 
 def spawn(kernel: Kernel, spec: ProcessSpec, paths: list[bytes]) -> ThreadGroup:
@@ -65,7 +72,8 @@ def spawn(kernel: Kernel, spec: ProcessSpec, paths: list[bytes]) -> ThreadGroup:
     try:
         enter_directory(task, spec)
         for fd, file in enumerate(open_stdio(kernel, spec.stdio)):
-            task.files.set(fd, file, cloexec=False)
+            if file is not None:
+                task.files.set(fd, file, cloexec=False)
         if kernel.console is not None:
             from pysandbox_core.fs.host_tty import attach
 

@@ -25,6 +25,9 @@ MIN_MEMORY = 1 << 20
 HOST_NAME_MAX = 64
 """Bytes of a host name, gethostname(2)."""
 
+TIMEOUT_GRACE_S = 10
+"""How much longer than a sandbox's time its sentry may take to end: it keeps the time itself,
+unless the program has taken it over."""
 MAX_TIMEOUT_S = 1_000_000_000
 """Some thirty years; more does not fit the clocks."""
 
@@ -41,6 +44,17 @@ class Bind(NamedTuple):
     target: bytes
     """Absolute path in the sandbox."""
     writable: bool = False
+
+
+class Tmpfs(NamedTuple):
+    """An empty file system in memory."""
+
+    target: bytes
+    """Absolute path in the sandbox."""
+    size: int | None = None
+    """Bytes that its files may have; None: half of the memory there is."""
+    inodes: int | None = None
+    """Files that it may have; None: one for each page it may have, at most a million."""
 
 
 class User(NamedTuple):
@@ -60,7 +74,8 @@ class SandboxConfig:
     """A sandbox, as asked for. Immutable by convention; shared by everything in the kernel."""
 
     __slots__ = (
-        "binds", "hostname", "log_level", "memory", "pids", "platform", "rootfs", "tmpfs", "user",
+        "binds", "cpu_time_ns", "hostname", "log_level", "memory", "pids", "platform", "require",
+        "rootfs", "tmpfs", "user", "without",
     )  # fmt: skip
 
     def __init__(
@@ -69,12 +84,15 @@ class SandboxConfig:
         platform: str = "auto",
         rootfs: bytes = b"/",
         binds: Iterable[Bind] = (),
-        tmpfs: Iterable[bytes] = (),
+        tmpfs: Iterable[Tmpfs] = (),
         hostname: bytes = b"pysandbox",
         memory: int | None = None,
         pids: int | None = None,
+        cpu_time_ns: int | None = None,
         user: User | None = None,
         log_level: str = "warning",
+        require: frozenset[str] = frozenset(),
+        without: frozenset[str] = frozenset(),
     ) -> None:
         self.platform = platform
         """Name of a platform, or `auto` for the best usable one."""
@@ -82,16 +100,24 @@ class SandboxConfig:
         """Host directory below the overlay that is the sandbox's root; never written to."""
         self.binds = tuple(binds)
         self.tmpfs = tuple(tmpfs)
-        """Where empty file systems in memory are mounted."""
+        """Empty file systems in memory, and where they are mounted."""
         self.hostname = hostname
         self.memory = memory
-        """Bytes of memory the sandbox may have, files in memory included; None: no limit."""
+        """Bytes of memory the sandbox may have, files in memory and what the kernel keeps for its
+        programs included; None: no limit but that of kernel_memory.default_bound."""
         self.pids = pids
-        """Tasks (threads of all processes) that may exist at once; None: no limit."""
+        """Tasks (threads of all processes) that may exist at once; None:
+        task_clone.DEFAULT_TASKS."""
+        self.cpu_time_ns = cpu_time_ns
+        """CPU time that all programs and the kernel's work for them may take; None: no limit."""
         self.user = user or User.caller()
         """Whom processes run as unless they say otherwise."""
         self.log_level = log_level
         """One of LOG_LEVELS."""
+        self.require = require
+        """Layers of the jail (jail/layers.py) without which the sandbox is not to start."""
+        self.without = without
+        """Layers of the jail that are left out."""
         self._check()
 
     def logs(self, level: str) -> bool:
@@ -109,14 +135,17 @@ class SandboxConfig:
                 raise InvalidOptionError(
                     f"bind source {show(bind.source)} does not exist on the host; create it first"
                 )
-        for target in self.tmpfs:
-            _check_target("tmpfs", target)
+        for mount in self.tmpfs:
+            _check_target("tmpfs", mount.target)
         if not 0 < len(self.hostname) <= HOST_NAME_MAX or b"\0" in self.hostname:
             raise InvalidOptionError(f"a hostname has 1 to {HOST_NAME_MAX} bytes, none of them NUL")
         if self.memory is not None and self.memory < MIN_MEMORY:
             raise InvalidOptionError(f"memory must be at least {MIN_MEMORY >> 20}M")
         if self.pids is not None and self.pids < 1:
             raise InvalidOptionError("pids must be at least 1")
+        both = sorted(self.require & self.without)
+        if both:
+            raise InvalidOptionError(f"layer {both[0]} of the jail is both required and left out")
         if self.log_level not in LOG_LEVELS:
             raise InvalidOptionError(
                 f"unknown log level {self.log_level!r}; use one of {', '.join(LOG_LEVELS)}"
@@ -146,8 +175,9 @@ class ProcessSpec:
         self.cwd_required = cwd_required
         """Fail if `cwd` does not exist; otherwise `/` serves instead."""
         self.stdio = stdio
-        """Host descriptors that become its descriptors 0, 1 and 2. The kernel works on copies of
-        them, which live as long as any process has them open; these remain the caller's."""
+        """Host descriptors that become its descriptors 0, 1 and 2, standard_fds.CLOSED for none.
+        The kernel works on copies of them, which live as long as any process has them open; these
+        remain the caller's."""
         self.user = user
         """None: the sandbox's."""
         if not self.argv or not self.argv[0]:
@@ -180,6 +210,25 @@ def parse_bind(text: str) -> Bind:
         raise InvalidOptionError(f"bind {text!r} is not SRC:DST, SRC:DST:ro or SRC:DST:rw")
     host = os.path.abspath(os.fsencode(source))
     return Bind(host, os.fsencode(target) if target else host, mode == "rw")
+
+
+def parse_tmpfs(text: str) -> Tmpfs:
+    """`DST` or `DST:size=64M,nr_inodes=1000`, the names of tmpfs(5)."""
+    target, colon, options = text.partition(":")
+    size = inodes = None
+    for option in options.split(",") if colon else ():
+        name, _, value = option.partition("=")
+        if name == "size":
+            size = parse_size(value)
+        elif name == "nr_inodes":
+            inodes = parse_size(value)
+        else:
+            raise InvalidOptionError(
+                f"tmpfs option {option!r} is not size=SIZE or nr_inodes=N, like /tmp:size=64M"
+            )
+    if size == 0 or inodes == 0:
+        raise InvalidOptionError(f"tmpfs {text!r}: a size and a number of files are at least 1")
+    return Tmpfs(os.fsencode(target), size, inodes)
 
 
 def parse_size(text: str) -> int:
@@ -217,6 +266,16 @@ def parse_timeout(text: str) -> int:
             f"timeout {text!r} is not a number of seconds above 0 and up to {MAX_TIMEOUT_S}"
         )
     return max(1, int(seconds * 1e9))
+
+
+def parse_cpu_time(text: str) -> int:
+    """A positive number of seconds of CPU time, in nanoseconds."""
+    try:
+        return parse_timeout(text)
+    except InvalidOptionError:
+        raise InvalidOptionError(
+            f"CPU time {text!r} is not a number of seconds above 0 and up to {MAX_TIMEOUT_S}"
+        ) from None
 
 
 def default_environment(user: User, *, terminal: bool = False) -> dict[bytes, bytes]:

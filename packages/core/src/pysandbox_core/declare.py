@@ -164,7 +164,7 @@ _EXPRESSIONS: dict[Kind, str] = {
     "s32": "(v if (v := regs[{r}]) < 0x80000000 else sign32(v))",
 }
 
-_factories: dict[tuple[Kind, ...], Callable[[Callable[..., Result]], Entry]] = {}
+_factories: dict[tuple[tuple[Kind, ...], tuple[int, ...]], Callable[..., Entry]] = {}
 
 
 def build_entry(declaration: Declaration) -> Entry:
@@ -172,22 +172,45 @@ def build_entry(declaration: Declaration) -> Entry:
     if declaration.handler is None:
         return _refusing_entry(declaration.errno)
     shape = tuple(KINDS[kind] for _, kind in declaration.parameters)
-    factory = _factories.get(shape)
+    fds = tuple(at for at, (_, kind) in enumerate(declaration.parameters) if kind == "Fd")
+    factory = _factories.get((shape, fds))
     if factory is None:
-        arguments = ", ".join(
-            _EXPRESSIONS[kind].format(r=register)
-            for kind, register in zip(shape, ARGUMENT_REGISTERS, strict=False)
-        )
-        source = (
-            "def factory(handler):\n"
-            " def entry(task, regs):\n"
-            f"  return handler(task, {arguments})\n"
-            " return entry\n"
-        )
-        namespace: dict[str, Any] = {"sign32": sign32}
-        exec(source, namespace)  # the text is made of the constants above alone
-        factory = _factories[shape] = namespace["factory"]
+        factory = _factories[shape, fds] = _make_factory(shape, fds)
     return factory(declaration.handler)
+
+
+def _make_factory(shape: tuple[Kind, ...], fds: tuple[int, ...]) -> Callable[..., Entry]:
+    """From a handler to its entry, for arguments of these kinds; those at `fds` are open files."""
+    arguments = ", ".join(
+        _EXPRESSIONS[kind].format(r=register)
+        for kind, register in zip(shape, ARGUMENT_REGISTERS, strict=False)
+    )
+    source = ["def factory(handler):", " def entry(task, regs):"]
+    if fds:
+        numbers = ", ".join(_EXPRESSIONS["s32"].format(r=ARGUMENT_REGISTERS[at]) for at in fds)
+        source += [
+            "  if task.files.users != 1:",
+            f"   return call_holding(({numbers},), handler, task, {arguments})",
+        ]
+    source += [f"  return handler(task, {arguments})", " return entry"]
+    namespace: dict[str, Any] = {"sign32": sign32, "call_holding": _call_holding}
+    exec("\n".join(source), namespace)  # the text is made of the constants above alone
+    made: Callable[..., Entry] = namespace["factory"]
+    return made
+
+
+def _call_holding(
+    fds: tuple[int, ...], handler: Callable[..., Result], task: Task, *arguments: int
+) -> Result:
+    """Call a handler while another thread may close the files that it works on: they stay as they
+    are until it is done. Linux: fdget()"""
+    files = task.files
+    held = [file.incref() for fd in fds if (file := files.find(fd)) is not None]
+    try:
+        return handler(task, *arguments)
+    finally:
+        for file in held:
+            file.decref()
 
 
 def _refusing_entry(errno: int) -> Entry:

@@ -110,11 +110,10 @@ def wait_requeue(
     addr2: int,
     private: bool,
     value: int,
-    bitset: int,
     deadline_ns: int | None,
 ) -> int:
     """FUTEX_WAIT_REQUEUE_PI: wait at `addr` until requeued to the lock at `addr2` and given it."""
-    if addr == addr2 or not bitset:
+    if addr == addr2:
         raise LinuxError(EINVAL)
     mm = task.mm
     target = futex_key(mm, addr2, private)

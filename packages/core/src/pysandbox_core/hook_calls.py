@@ -43,6 +43,8 @@ def published(complain: Callable[[str], None]) -> list[tuple[str, object]]:
             complain(
                 f"hook {name!r} ({value}) is broken and not used: {type(error).__name__}: {error}"
             )
+    if plugins:
+        __import__("pysandbox_core.hooks")  # and pluggy: in the jail it can't be found any more
     return plugins
 
 
@@ -67,6 +69,7 @@ def install(kernel: Kernel, plugins: Sequence[tuple[str, object]]) -> None:
     hooks = kernel.hooks = manager.hook
     if hooks.syscall_enter.get_hookimpls() or hooks.syscall_exit.get_hookimpls():
         declare_all()
+        kernel.syscalls_observed = True
         for name, number in NUMBERS.items():
             declaration = DECLARATIONS.get(number) or Declaration(name, number, (), None, ENOSYS)
             kernel.table[number] = observed(kernel.table[number], declaration, hooks)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from pysandbox_core import loop
+from pysandbox_core.accounting import Account
+from pysandbox_core.kernel_memory import KernelMemory
 from pysandbox_core.reactor import Reactor
 from pysandbox_core.timers import Timers
 
@@ -63,6 +65,8 @@ class Kernel:
         self.reactor = Reactor(platform.kick)
         self.timers = Timers(self.reactor.advance_deadline)
         self.memory_file: MemoryFile
+        self.memory = KernelMemory(self)
+        self.account = Account()
         self.mounts: MountNamespace
         self.clocks: Clocks
         self.network: Network | None = None
@@ -93,6 +97,8 @@ class Kernel:
         """The caller's terminal, if its processes were given one."""
         self.hooks: Any = None
         """Pluggy's relay of the hooks in hooks.py; None while no plugin is there."""
+        self.syscalls_observed = False
+        """A plugin is to see every system call: none is answered by the platform."""
         self._last_device = 0
         self._spare: list[greenlet] = []
         self._main: greenlet | None = None

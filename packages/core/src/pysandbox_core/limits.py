@@ -1,4 +1,4 @@
-"""ResourceLimits: what a process may use. getrlimit(2)
+"""Limits: the sandbox's by name, and ResourceLimits, what a process may use. getrlimit(2)
 
 Interface: the soft limits, which are enforced, are attributes by name (`limits.nofile`); the hard
 ones are only there to be read and set. Shared by the threads of a process, copied by fork. INFINITY
@@ -6,6 +6,21 @@ is a number greater than all others, so comparing needs no special case.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LIMITS = ("timeout", "cpu_time", "memory", "pids", "files", "tmpfs", "output")
+"""The sandbox's own limits, by the names that a caller is told: those that end programs, then those
+that make calls fail, then what the caller itself does not keep."""
+
+
+def deciding(reached: Iterable[str]) -> str | None:
+    """Which of the limits that were reached a caller is told first, None for none."""
+    return next((name for name in LIMITS if name in reached), None)
+
 
 INFINITY = (1 << 64) - 1
 """RLIM_INFINITY"""

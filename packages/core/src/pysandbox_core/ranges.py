@@ -84,7 +84,7 @@ class RangeMap(Generic[T]):
         """The ranges in [start, end), clipped to it."""
         first = bisect_right(self.ends, start)
         last = bisect_left(self.starts, end)
-        if first >= last:
+        if first >= last or start >= end:
             return []
         found = list(
             zip(

@@ -3,10 +3,11 @@
 Interface: `Sentry(…)` boots a kernel on a platform; `start` starts a program, before or while `run`
 carries the loop; `run` returns once `stop` was called; `close` ends everything that still runs and
 leaves nothing behind. All of it on the main thread of a process of its own, the kernel thread; the
-command forks that process (`run_program`), the SDK spawns it (sentry_server.py).
+command forks that process (`run_program`), for the SDK sentry_server.py does (`Jail.fork`).
 
-A sentry never outlives who asked for it: `tie_to_lifeline` has the host kill it, and with it every
-context, when the other end of a pipe is gone, in whatever way.
+A sentry never outlives who asked for it: the host kills it when its parent ends, and every context
+with it. The SDK's caller is not the parent: `tie_to_lifeline` has the parent killed when the other
+end of a pipe is gone, in whatever way.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ from pysandbox_core.errors import (
     PlatformChoiceError,
     SandboxError,
 )
+from pysandbox_core.fs.sources import find_sources
 from pysandbox_core.kernel import Kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pysandbox_platform import Platform
 
     from pysandbox_core.config import SandboxConfig
+    from pysandbox_core.jail.jail import Jail
     from pysandbox_core.reactor import Reactor
     from pysandbox_core.task import ThreadGroup
 
@@ -66,10 +69,27 @@ class Sentry:
         config: SandboxConfig,
         platform_class: type[Platform],
         strace_fd: int | None = None,
+        jail: Jail | None = None,
+        own_fds: Iterable[int] = (),
     ) -> None:
-        """Boot a kernel; `strace_fd` is the host descriptor to print system calls to."""
+        """Boot a kernel, in `jail` if there is one.
+
+        `strace_fd` is the host descriptor to print system calls to. A jail closes every descriptor
+        but that, the standard ones and `own_fds`.
+        """
         self.config = config
         self._signal_pipe: tuple[int, int] | None = None
+        sources = find_sources(config)
+        if jail is not None:
+            own = set(own_fds) if strace_fd is None else {*own_fds, strace_fd}
+            jail.close_inherited(own)
+        plugins = hook_calls.published(report)
+        if strace_fd is not None:
+            from pysandbox_core.strace import Strace
+
+            plugins.append(("strace", Strace(strace_fd)))
+        if jail is not None:
+            jail.enter(sources, platform_class, [plugin for _, plugin in plugins])
         try:
             self.platform = platform_class()
         except PlatformUnavailableError as error:
@@ -78,13 +98,14 @@ class Sentry:
             ) from error
         try:
             self.kernel = Kernel(config, self.platform)
-            boot.boot(self.kernel)
-            plugins = hook_calls.published(report)
-            if strace_fd is not None:
-                from pysandbox_core.strace import Strace
-
-                plugins.append(("strace", Strace(strace_fd)))
+            boot.boot(self.kernel, sources)
+            if jail is not None:  # this process is the sandbox's alone
+                self.kernel.memory.set_backstop()
             hook_calls.install(self.kernel, plugins)
+            if jail is not None:
+                jail.seal(platform_class)
+                for layer, reason in jail.off.items():
+                    self.kernel.log(f"layer {layer} of the jail is off: {reason}", "info")
         except BaseException:
             self.platform.close()
             raise
@@ -174,17 +195,19 @@ def run_program(
     timeout_ns: int | None = None,
     strace_fd: int | None = None,
     signal_mask: set[int | signal.Signals] | None = None,
+    jail: Jail | None = None,
+    requests_fd: int = -1,
 ) -> int:
     """Run one program in a sandbox of its own and return the status for the command to exit with.
 
     What went wrong besides is reported on descriptor 2. The sandbox ends with its program, whatever
     else runs in it then. `signal_mask` is set once signals can be forwarded; the caller blocks them
-    until then.
+    until then. Whoever reads from `requests_fd` is to stop this process when it gets a byte.
     """
     sentry = None
     try:
-        sentry = Sentry(config, platform_class, strace_fd)
-        return _run_to_end(sentry, spec, timeout_ns, signal_mask)
+        sentry = Sentry(config, platform_class, strace_fd, jail, (requests_fd,))
+        return _run_to_end(sentry, spec, timeout_ns, signal_mask, requests_fd)
     except SandboxError as error:
         report(str(error))
         return status_of_error(error)
@@ -201,6 +224,7 @@ def _run_to_end(
     spec: ProcessSpec,
     timeout_ns: int | None,
     signal_mask: set[int | signal.Signals] | None,
+    requests_fd: int,
 ) -> int:
     statuses: list[int] = []
 
@@ -209,23 +233,27 @@ def _run_to_end(
         sentry.stop()
 
     group = sentry.start(spec, ended)
-    group.on_stop = suspend
+    group.on_stop = lambda signo: suspend(requests_fd)
     sentry.on_signal(lambda signo: forward_signal(group, signo))
     if signal_mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
     if timeout_ns is not None:
         sentry.kernel.timers.add(monotonic_ns() + timeout_ns, sentry.stop)
     sentry.run()
+    for limit, consequence in sentry.kernel.account.reached.items():
+        report(f"limit reached: {limit}: {consequence}")
     if not statuses:
         report(f"timed out after {(timeout_ns or 0) / 1e9:g} s; the program was killed")
         return STATUS_TIMEOUT
     return exit_status(statuses[0])
 
 
-def suspend(signo: int) -> None:
-    """The program was stopped (^Z): stop with it. The front sees that and stops too, so that the
-    caller's shell goes on; its SIGCONT is forwarded like any other signal."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+def suspend(requests_fd: int) -> None:
+    """The program was stopped (^Z): be stopped with it. The front does that, for the first process
+    of a PID namespace can't stop itself, and stops too, so that the caller's shell goes on; its
+    SIGCONT is forwarded like any other signal."""
+    with suppress(OSError):  # it is gone, and so are we
+        os.write(requests_fd, b"s")
 
 
 def forward_signal(group: ThreadGroup, signo: int) -> None:
@@ -257,6 +285,16 @@ def status_of_error(error: SandboxError) -> int:
     return STATUS_FAILED
 
 
+def describe_death(signo: int) -> str:
+    """What to report of a sentry that was killed by a signal."""
+    if signo == signal.SIGSYS:
+        return (
+            "the sandbox was killed: its kernel made a host system call that its jail forbids. "
+            "This is a bug in PySandbox, or the program has taken the kernel over"
+        )
+    return f"the sandbox was killed by signal {signo} ({signal.strsignal(signo)})"
+
+
 def report(text: str) -> None:
     """Tell whoever reads our standard error, which the program shares; never fails."""
     with suppress(OSError):  # nobody reads: the status still says what happened
@@ -268,6 +306,8 @@ def describe_failure(error: BaseException) -> str:
     loop's note on the exception) and the traceback."""
     if isinstance(error, PlatformError):
         return f"the platform failed: {error}"
+    if isinstance(error, MemoryError):
+        return "limit reached: memory: the kernel itself has none left, and the sandbox has ended"
     import traceback
 
     where = "".join(f" {note}" for note in getattr(error, "__notes__", ())[-1:])

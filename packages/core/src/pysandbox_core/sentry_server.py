@@ -5,7 +5,7 @@ messages (control.py) and the pipe it is tied to (sentry.tie_to_lifeline).
 
 Interface, SDK to sentry:
 - `{"sandbox": {…}, "timeout_ns": N}` first, the fields of SandboxConfig. Answer: `{"ready":
-  platform}` or `{"failed": kind, "message": text}`.
+  platform, "off": {layer: why}}` or `{"failed": kind, "message": text}`.
 - `{"run": id, "argv": […], "env": […], "cwd": path, …}` with four descriptors: standard input,
   output and error, and a pipe for the status, to which the sentry writes one line of JSON when the
   program has ended or could not be started: `{"exited": wait status, "usage": {…}}` or `{"failed":
@@ -21,16 +21,27 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import socket
 import sys
 from contextlib import suppress
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from pysandbox_core import errors
+from pysandbox_core import errors, standard_fds
 from pysandbox_core.choice import choose_platform
-from pysandbox_core.config import Bind, ProcessSpec, SandboxConfig, User
+from pysandbox_core.config import (
+    TIMEOUT_GRACE_S,
+    Bind,
+    ProcessSpec,
+    SandboxConfig,
+    Tmpfs,
+    User,
+)
 from pysandbox_core.control import Channel, Message
+from pysandbox_core.jail.jail import Jail
+from pysandbox_core.limits import deciding
 from pysandbox_core.sentry import HostWatch, Sentry, describe_failure, tie_to_lifeline
 from pysandbox_core.signals import SigInfo
 from pysandbox_core.task_signals import send
@@ -47,6 +58,8 @@ class Run:
         self.stdio = (fds[0], fds[1], fds[2])
         self.status_fd = fds[3]
         self.group: ThreadGroup | None = None
+        self.met_before: dict[str, int] = {}
+        """How often limits had been met when it started, by nobody in particular."""
 
     def finish(self, status: Message) -> None:
         """Tell the SDK, and let go of the descriptors: what the program left running keeps
@@ -98,6 +111,7 @@ class Server:
                 stdio=run.stdio,
                 user=None if message["user"] is None else _user(message["user"]),
             )
+            run.met_before = dict(self.sentry.kernel.account.own)
             run.group = self.sentry.start(spec, lambda status: self._ended(run, status))
         except errors.SandboxError as error:
             run.finish(failure(error))
@@ -112,7 +126,10 @@ class Server:
             "cpu_time": (group.cpu_time_ns + group.children_cpu_ns) / 1e9,
             "max_memory": max(group.max_rss, group.children_max_rss),
         }
-        run.finish({"exited": wait_status, "usage": usage})
+        own = self.sentry.kernel.account.own
+        met = [name for name, count in own.items() if count > run.met_before.get(name, 0)]
+        limit = deciding(group.account.reached) or deciding(met)
+        run.finish({"exited": wait_status, "usage": usage, "limit": limit})
 
     def _signal(self, message: Message) -> None:
         run = self.runs.get(message["run"])
@@ -156,17 +173,23 @@ def _config(fields: Message) -> SandboxConfig:
             Bind(os.fsencode(source), os.fsencode(target), writable)
             for source, target, writable in fields["binds"]
         ],
-        tmpfs=[os.fsencode(target) for target in fields["tmpfs"]],
+        tmpfs=[
+            Tmpfs(os.fsencode(target), size, inodes) for target, size, inodes in fields["tmpfs"]
+        ],
         hostname=os.fsencode(fields["hostname"]),
         memory=fields["memory"],
         pids=fields["pids"],
+        cpu_time_ns=fields["cpu_time_ns"],
         user=_user(fields["user"]),
         log_level=fields["log_level"],
+        require=frozenset(fields["require"]),
+        without=frozenset(fields["without"]),
     )
 
 
 def serve(channel: Channel) -> None:
-    """Answer until the sandbox is to end."""
+    """Fork the sentry that the SDK asks for, and end as it does. The sentry answers until the
+    sandbox is to end."""
     first = channel.receive()
     if first is None:
         return
@@ -174,9 +197,15 @@ def serve(channel: Channel) -> None:
     try:
         config = _config(first[0]["sandbox"])
         platform = choose_platform(config.platform)
-        sentry = Sentry(config, platform)
+        jail = Jail(config.require, config.without)
+        pid = jail.fork()
+        if pid:
+            channel.socket.close()
+            end_after(first[0]["timeout_ns"])
+            end_like(os.waitpid(pid, 0)[1])
+        sentry = Sentry(config, platform, jail=jail, own_fds=[channel.socket.fileno()])
         Server(channel, sentry, first[0]["timeout_ns"])
-        channel.send({"ready": platform.name})
+        channel.send({"ready": platform.name, "off": jail.off})
         sentry.run()
     except Exception as error:
         with suppress(OSError):
@@ -186,7 +215,25 @@ def serve(channel: Channel) -> None:
             sentry.close()
 
 
+def end_after(timeout_ns: int | None) -> None:
+    """Be killed, and the sentry with us, if the sandbox's time is up and it does not end by itself:
+    it keeps the time, unless a program has taken it over. SIGALRM tells the SDK."""
+    if timeout_ns is not None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, timeout_ns / 1e9 + TIMEOUT_GRACE_S)
+
+
+def end_like(wait_status: int) -> NoReturn:
+    """End this process as the one that has this wait status did."""
+    if os.WIFSIGNALED(wait_status):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(os.getpid(), os.WTERMSIG(wait_status))
+    os._exit(os.waitstatus_to_exitcode(wait_status) & 0xFF)
+
+
 def main() -> None:
+    standard_fds.occupy()
     control, lifeline = map(int, sys.argv[1:])
     os.set_inheritable(control, False)
     os.set_inheritable(lifeline, False)

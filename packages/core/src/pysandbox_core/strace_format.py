@@ -233,7 +233,7 @@ def f_sockopt(call: Call, word: int) -> str:
 def f_envp(call: Call, word: int) -> str:
     """The environment is only counted."""
     try:
-        count = len(call.task.mm.read_string_array(word, 1 << 20)) if word else 0
+        count = len(call.task.mm.read_string_array(word, 1 << 20)[0]) if word else 0
     except LinuxError:
         return address(word)
     return f"{address(word)} /* {count} var{'' if count == 1 else 's'} */"
@@ -243,7 +243,7 @@ def f_argv(call: Call, word: int) -> str:
     if not word:
         return "NULL"
     try:
-        words = call.task.mm.read_string_array(word, 1 << 20)
+        words, _ = call.task.mm.read_string_array(word, 1 << 20)
     except LinuxError:
         return address(word)
     shown = [quote(item) for item in words[:ARRAY_LIMIT]]

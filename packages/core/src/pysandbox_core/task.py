@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from greenlet import greenlet
     from pysandbox_platform import Context
 
+    from pysandbox_core.accounting import Account
     from pysandbox_core.credentials import Credentials
     from pysandbox_core.fs.context import FsContext
     from pysandbox_core.fs.fd_table import FdTable
@@ -99,6 +100,8 @@ class ThreadGroup:
         """Of threads that are gone; see accounting."""
         self.children_cpu_ns = 0
         """Of children that have been waited for, theirs included."""
+        self.account: Account = kernel.account if parent is None else parent.account
+        """Where its use is counted with its relatives'."""
         self.max_rss = 0
         """Bytes; of address spaces it has let go."""
         self.children_max_rss = 0

@@ -10,13 +10,14 @@ Linux: kernel/fork.c, kernel/pid.c.
 from __future__ import annotations
 
 from contextlib import suppress
-from errno import EAGAIN, EEXIST, EINVAL, EPERM
+from errno import EAGAIN, EEXIST, EINVAL, ENOMEM, EPERM
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
+from pysandbox_platform import PlatformError
 from pysandbox_platform.registers_amd64 import FS_BASE, RAX, RSP
 
-from pysandbox_core import cpu_limit
+from pysandbox_core import accounting, constant_results, cpu_limit
 from pysandbox_core.abi.sched import (
     CLONE_CHILD_CLEARTID,
     CLONE_CHILD_SETTID,
@@ -40,6 +41,7 @@ from pysandbox_core.abi.sched import (
 from pysandbox_core.abi.signal import SIGCHLD
 from pysandbox_core.credentials import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Credentials
 from pysandbox_core.errors import ERESTARTNOINTR, Interrupted, LinuxError
+from pysandbox_core.kernel_memory import MAPPING, TASK
 from pysandbox_core.limits import ResourceLimits
 from pysandbox_core.sessions import new_session
 from pysandbox_core.signals import NO_ALTSTACK, PendingSignals, SignalHandlers
@@ -47,12 +49,17 @@ from pysandbox_core.task import Task, ThreadGroup
 from pysandbox_core.waiting import WaitQueue
 
 if TYPE_CHECKING:
+    from pysandbox_platform import Context
+
     from pysandbox_core.fs.context import FsContext
     from pysandbox_core.fs.fd_table import FdTable
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.mm.memory_manager import MemoryManager
 
 INIT_PID = 1
+DEFAULT_TASKS = 4096
+"""That may exist at once where no number was asked for: each is a thread or a process of the
+host's."""
 PID_MAX = 4_194_304
 """No tid reaches it, /proc/sys/kernel/pid_max."""
 _RESERVED_PIDS = 300
@@ -99,10 +106,7 @@ class CloneArgs:
 
 
 def allocate_tid(kernel: Kernel) -> int:
-    """A number that no task, process group or session has. EAGAIN at the sandbox's limit."""
-    limit = kernel.config.pids
-    if len(kernel.tasks) >= (PID_MAX if limit is None else limit):
-        raise LinuxError(EAGAIN)
+    """A number that no task, process group or session has."""
     tid = kernel.last_tid
     while True:
         tid += 1
@@ -111,6 +115,16 @@ def allocate_tid(kernel: Kernel) -> int:
         if not _tid_in_use(kernel, tid):
             kernel.last_tid = tid
             return tid
+
+
+def check_task_limit(kernel: Kernel, account: accounting.Account) -> None:
+    """EAGAIN if the sandbox has as many tasks as it may have."""
+    limit = kernel.config.pids
+    if limit is None:
+        limit = DEFAULT_TASKS
+    if len(kernel.tasks) >= limit:
+        account.reach("pids", f"{limit} tasks at once, and no more could be made")
+        raise LinuxError(EAGAIN)
 
 
 def _tid_in_use(kernel: Kernel, tid: int) -> bool:
@@ -141,7 +155,9 @@ def new_process(
     """A child of process 1 with the given memory, files and credentials, whose references it takes
     over, in a session of its own. Its registers are still to be set; `start` puts it on the
     loop."""
+    check_task_limit(kernel, kernel.account)
     group = ThreadGroup(kernel, None, kernel.init)
+    group.account = accounting.Account(kernel.account)
     task = Task(kernel, group, kernel.platform.new_context())
     task.tid = group.pid = allocate_tid(kernel)
     group.leader = task
@@ -162,6 +178,7 @@ def new_process(
 
 def start(task: Task) -> None:
     """Let a new task run when the loop gets to it."""
+    constant_results.publish(task)
     task.make_ready()
 
 
@@ -178,8 +195,10 @@ def clone(task: Task, args: CloneArgs) -> Task:
         raise Interrupted(ERESTARTNOINTR)  # a signal sent before fork is for the parent alone
     _check_process_limit(task)
     kernel = task.kernel
+    check_task_limit(kernel, task.group.account)
     tid = allocate_tid(kernel) if not args.set_tid else _chosen_tid(task, args.set_tid)
-    child = Task(kernel, task.group, kernel.platform.new_context())
+    kernel.memory.grow(_size_of_copy(task, flags))
+    child = Task(kernel, task.group, _new_context(kernel))
     child.tid = tid
     if not flags & CLONE_THREAD:
         child.group = _new_group(task, child, args)
@@ -204,6 +223,26 @@ def clone(task: Task, args: CloneArgs) -> Task:
         child.vfork_parent = task
     start(child)
     return child
+
+
+def _size_of_copy(task: Task, flags: int) -> int:
+    """About how much the kernel keeps for a child of `task`."""
+    size = TASK
+    if not flags & CLONE_VM:
+        size += task.mm.range_count() * MAPPING
+    if not flags & CLONE_FILES:
+        size += task.files.size * 8
+    return size
+
+
+def _new_context(kernel: Kernel) -> Context:
+    """EAGAIN if the host refuses another thread or process."""
+    try:
+        return kernel.platform.new_context()
+    except PlatformError as error:
+        if error.errno in (EAGAIN, ENOMEM):
+            raise LinuxError(EAGAIN) from None
+        raise
 
 
 def wait_for_vfork(task: Task) -> None:

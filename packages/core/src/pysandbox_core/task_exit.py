@@ -17,7 +17,7 @@ from contextlib import suppress
 from errno import EAGAIN
 from typing import TYPE_CHECKING
 
-from pysandbox_core import accounting, futex, sessions, task_signals, task_stop
+from pysandbox_core import accounting, constant_results, futex, sessions, task_signals, task_stop
 from pysandbox_core.abi.signal import (
     CLD_EXITED,
     CLD_KILLED,
@@ -85,6 +85,7 @@ def become_leader(task: Task) -> None:
     task.tid, leader.tid = leader.tid, task.tid
     tasks[task.tid] = task
     group.leader = task
+    constant_results.publish(task)
 
 
 def release_memory(task: Task) -> None:
@@ -143,6 +144,7 @@ def exit_task(task: Task) -> None:
     task.sighand.users -= 1
     task.mm.release(task)
     task.context.release()
+    task.context.owner = None  # no circle: what is gone is free at once
     if task is not group.leader:
         kernel.tasks.pop(task.tid, None)
     _leave_children(task, last)
@@ -262,3 +264,4 @@ def reap(group: ThreadGroup) -> None:
     kernel.groups.pop(group.pid, None)
     kernel.tasks.pop(group.pid, None)
     group.process_group.remove(group)
+    group.leader = None  # no circle

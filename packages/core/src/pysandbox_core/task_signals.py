@@ -45,6 +45,7 @@ from pysandbox_core.errors import (
     ERESTARTSYS,
     LinuxError,
 )
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.signals import DEFAULT_ACTION, SigInfo
 from pysandbox_core.task import (
     WORK_EXIT,
@@ -131,6 +132,10 @@ def _charge(thread: Task, info: SigInfo) -> bool:
     count = counts.get(uid, 0)
     override = info.signo < SIGRTMIN and info.code >= 0
     if not override and count >= thread.group.limits.sigpending:
+        return False
+    try:
+        thread.kernel.memory.grow(SMALL)
+    except LinuxError:
         return False
     counts[uid] = count + 1
     info.charged_uid = uid

@@ -25,16 +25,19 @@ def save(host_fds: tuple[int, ...] = (0, 1, 2)) -> Callable[[], None]:
     def restore() -> None:
         for host_fd, settings in saved.values():
             with suppress(OSError, termios.error):
-                if termios.tcgetattr(host_fd) != settings:
-                    _set(host_fd, settings)
+                _restore(host_fd, settings)
 
     return restore
 
 
-def _set(host_fd: int, settings: list[object]) -> None:
-    """Set them even from the background, where SIGTTOU would stop us."""
+def _restore(host_fd: int, settings: list[object]) -> None:
+    """Also from the background, where SIGTTOU would stop us."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
     try:
-        termios.tcsetattr(host_fd, termios.TCSADRAIN, settings)  # type: ignore[arg-type]
+        # Output that a program has stopped so is not started by any key: the next who writes,
+        # which may be we, would wait for ever. What the user has stopped with ^S is left alone.
+        termios.tcflow(host_fd, termios.TCOON)
+        if termios.tcgetattr(host_fd) != settings:
+            termios.tcsetattr(host_fd, termios.TCSADRAIN, settings)  # type: ignore[arg-type]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -5,6 +5,7 @@ Interface:
   `wake` when something changed. Waking is a hint: whoever waits looks again.
 - A handler blocks with `task.block(queue, …)` in a loop around its own test. Nothing else runs
   between the test and the wait, so that no wake-up is lost.
+- A handler whose work may take long, and can be done in pieces, asks its `Turn` between them.
 - Everything here belongs to the kernel thread.
 
 A blocked task costs one greenlet: the handler's Python stack stays where it is, and another
@@ -13,6 +14,7 @@ greenlet carries the kernel loop on (loop.py).
 
 from __future__ import annotations
 
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
 from pysandbox_core.errors import ERESTARTSYS, Interrupted
@@ -37,6 +39,11 @@ POLLRDHUP = 0x2000
 POLLFREE = 0x4000
 """Not poll(2)'s: the file whose queue it is has lost its last reference."""
 POLL_ANY = 0xFFFF
+
+_TURN_NS = 5_000_000
+"""How long a handler has the kernel for itself."""
+_PAUSE_NS = 1_000_000
+"""How long the others have it then."""
 
 
 class Waiter(Protocol):
@@ -134,3 +141,41 @@ def block(
     if task.interrupted(killable_only):
         raise Interrupted(restart)
     return not waiter.timed_out
+
+
+class Turn:
+    """The time that a handler has had the kernel for itself. Made at the start of what may take
+    long; as everybody's calls are served by one thread, nobody else's are meanwhile, not even the
+    one that is to kill the caller. Linux: cond_resched()
+
+    While others have their turn anything may change: files are closed, memory is unmapped.
+    """
+
+    __slots__ = ("_ends_ns", "_task")
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._ends_ns = monotonic_ns() + _TURN_NS
+
+    def goes_on(self, *, killable_only: bool = False) -> bool:
+        """Between two pieces: let others have the kernel if it is time. False if a signal that the
+        task does not block, or with `killable_only` its death, is to end the call with what it has
+        done so far."""
+        task = self._task
+        now_ns = monotonic_ns()
+        if now_ns >= self._ends_ns:
+            self._pause(now_ns, killable_only)
+            self._ends_ns = monotonic_ns() + _TURN_NS
+        return not task.interrupted(killable_only)
+
+    def _pause(self, now_ns: int, killable_only: bool) -> None:
+        task = self._task
+        kernel = task.kernel
+        if kernel.running or kernel.ready:
+            now_ns += _PAUSE_NS
+        timer = kernel.timers.add(now_ns, task.make_ready)
+        task.killable_only = killable_only
+        try:
+            kernel.park(task)
+        finally:
+            timer.cancel()

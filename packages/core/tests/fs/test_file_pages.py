@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -29,7 +30,7 @@ operation = st.one_of(
 
 def read_all(pages: FilePages) -> bytes:
     sink = BytesSink(1 << 20)
-    pages.read(sink, 0)
+    pages.read(sink, 0, sink.remaining)
     return sink.data
 
 
@@ -111,3 +112,22 @@ def test_collapse_and_insert() -> None:
     assert read_all(pages) == b"a" * PAGE + b"c" * PAGE
     pages.insert(PAGE, PAGE)
     assert read_all(pages) == b"a" * PAGE + bytes(PAGE) + b"c" * PAGE
+
+
+def test_what_could_not_be_read_is_no_page_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SmallMemoryFile()
+    space = SpaceLimit()
+    fd = os.memfd_create("lower")
+    os.write(fd, b"x" * 3 * PAGE)
+    pages = FilePages(memory, space, HostFileMappable(fd), 3 * PAGE)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "a bad disk")
+
+    with monkeypatch.context() as bad, pytest.raises(LinuxError) as error:
+        bad.setattr(os, "preadv", fail)
+        pages.put(b"new", PAGE + 1)
+    assert error.value.errno == errno.EIO
+    assert space.pages == 0
+    pages.put(b"new", PAGE + 1)
+    assert read_all(pages) == b"x" * (PAGE + 1) + b"new" + b"x" * (2 * PAGE - 4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
+from collections.abc import Iterator
 from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_SH
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.fd_table import FdTable
 from pysandbox_core.fs.locks import OFFSET_MAX, FileLocks, lock_file, lock_record
 from pysandbox_core.fs.open_file import open_path
 from vfs_harness import new_task
@@ -53,6 +56,40 @@ def test_ranges_like_a_table_of_bytes(steps: list[tuple[int, int, int, int]]) ->
                 if lock.start <= byte <= lock.end
             }
             assert found == table[byte]
+        assert locks.owned == Counter(lock.owner for lock in locks.records)
+
+
+class Unread(list[Any]):
+    """Nobody may go through it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError
+
+
+def test_who_has_no_lock_closes_without_looking_at_the_others() -> None:
+    """Closing a file by ten thousand descriptors goes ten thousand times through here."""
+
+    locks = FileLocks()
+    locks.set(object(), F_WRLCK, 0, 5, 1)
+    locks._records = unread = Unread(locks.records)
+    locks.closed(FdTable())
+    assert locks.records is unread
+
+
+def test_many_owners_go_one_after_the_other() -> None:
+    locks = FileLocks()
+    owners = [FdTable() for _ in range(100)]
+    for start, owner in enumerate(owners):
+        locks.set(owner, F_WRLCK, start * 2, start * 2, 1)
+    times_read = 0
+    for owner in owners[:-1]:
+        before = locks._records
+        locks.closed(owner)
+        times_read += locks._records is not before
+    assert times_read < 10
+    assert [lock.owner for lock in locks.records] == owners[-1:]
+    locks.set(owners[0], F_WRLCK, 500, 500, 1)  # who gave all up may take some again
+    assert [lock.start for lock in locks.records] == [198, 500]
 
 
 def test_neighbours_become_one_range() -> None:

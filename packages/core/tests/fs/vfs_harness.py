@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from struct import Struct
+from types import SimpleNamespace
 from typing import Any
 
+from pysandbox_core.accounting import Account
 from pysandbox_core.credentials import Credentials
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.context import FsContext
@@ -145,6 +147,8 @@ class FakeKernel:
         self.groups: dict[int, Any] = {}
         self.messages: list[str] = []
         self.hooks = None
+        self.memory = SimpleNamespace(grow=lambda amount, kill=True: None, max_files=1 << 20)
+        self.account = Account()
         self.mounts: MountNamespace
         self._devices = 0
 
@@ -154,6 +158,14 @@ class FakeKernel:
 
     def log(self, text: str, level: str = "warning") -> None:
         self.messages.append(text)
+
+    # For a Turn that has lasted long: there is nobody else.
+
+    running = 0
+    ready = ()
+    timers = SimpleNamespace(add=lambda when_ns, call: SimpleNamespace(cancel=lambda: None))
+
+    def park(self, task: Any) -> None: ...
 
 
 class FakeTask:
@@ -176,6 +188,8 @@ class FakeTask:
 
     def interrupted(self, killable_only: bool = False) -> bool:
         return False
+
+    def make_ready(self) -> None: ...
 
     def block(self, queues: Any, deadline_ns: int | None = None, **_: Any) -> bool:
         assert self.on_block is not None, "the task would block for ever"

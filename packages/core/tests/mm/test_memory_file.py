@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from errno import ENOMEM
 
 import pytest
@@ -68,6 +69,29 @@ def test_more_than_an_extent_is_contiguous(memory_file):
     assert memory_file.granted == 0
 
 
+def test_a_large_allocation_is_not_shared_out_when_freed_with_its_neighbour():
+    """A file's pages from the end of a shared extent and from a large allocation behind it are one
+    run. What was handed out twice would be two programs' memory."""
+    memory_file = MemoryFile()
+    quarter = EXTENT_SIZE // 4
+    for _ in range(3):
+        memory_file.allocate(quarter // PAGE_SIZE)
+    small = memory_file.allocate(quarter // PAGE_SIZE)
+    large = memory_file.allocate(3 * quarter // PAGE_SIZE)
+    assert large == small + quarter
+    memory_file.decref(small, 4 * quarter)
+    assert memory_file.allocate(quarter // PAGE_SIZE) == small
+    memory_file.decref(memory_file.allocate(quarter // PAGE_SIZE), quarter)
+    taken = set()
+    for _ in range(2):
+        extent = memory_file.take_extent()
+        assert memory_file.claim(extent, EXTENT_SIZE)
+        taken |= {extent + at for at in range(0, EXTENT_SIZE, quarter)}
+    for _ in range(4):
+        assert memory_file.allocate(quarter // PAGE_SIZE) not in taken
+    memory_file.close()
+
+
 def test_limit():
     memory_file = MemoryFile(64 * PAGE_SIZE)
     first = memory_file.allocate(40)
@@ -90,6 +114,42 @@ def test_copy_keeps_holes(memory_file):
     memory_file.copy(source, target, 64 * PAGE_SIZE)
     assert memory_file.mapping[target + 20 * PAGE_SIZE : target + 20 * PAGE_SIZE + 3] == b"abc"
     assert memory_file.usage() - before <= 2 * PAGE_SIZE
+
+
+@pytest.mark.parametrize("npages", [1, 2, 15, 16, 17, 40])
+def test_where_data_ends(memory_file, npages):
+    offset = memory_file.allocate(64) + PAGE_SIZE
+    memory_file.view[offset : offset + npages * PAGE_SIZE] = b"x" * npages * PAGE_SIZE
+    memory_file.view[offset + 60 * PAGE_SIZE] = 1
+    whole = (offset, npages * PAGE_SIZE)
+    assert memory_file.data_ranges(offset - PAGE_SIZE, 50 * PAGE_SIZE) == [whole]
+    assert memory_file.data_ranges(offset, npages * PAGE_SIZE) == [whole]
+    assert memory_file.data_ranges(offset, PAGE_SIZE) == [(offset, PAGE_SIZE)]
+
+
+def test_the_host_is_not_sent_through_data_behind_a_page(memory_file, monkeypatch):
+    offset = memory_file.allocate(64)
+    memory_file.view[offset : offset + 64 * PAGE_SIZE] = b"x" * 64 * PAGE_SIZE
+    lseek = os.lseek
+
+    def data_only(fd: int, position: int, whence: int) -> int:
+        assert whence == os.SEEK_DATA
+        return lseek(fd, position, whence)
+
+    monkeypatch.setattr(os, "lseek", data_only)
+    assert memory_file.data_ranges(offset + PAGE_SIZE, 8 * PAGE_SIZE) == [
+        (offset + PAGE_SIZE, 8 * PAGE_SIZE)
+    ]
+
+
+def test_memory_is_measured_once_for_an_allocation_that_fails():
+    memory_file = MemoryFile(64 * PAGE_SIZE)
+    measured = []
+    memory_file.remeasure = lambda: measured.append(1)
+    with pytest.raises(LinuxError):
+        memory_file.allocate(65)
+    assert len(measured) == 1
+    memory_file.close()
 
 
 @settings(max_examples=50, deadline=None)

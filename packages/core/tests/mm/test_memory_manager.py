@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EACCES, EEXIST, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM, EPERM
+from errno import E2BIG, EACCES, EEXIST, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM, EPERM
 from struct import Struct
 from types import SimpleNamespace
 
@@ -172,8 +172,53 @@ def test_strings(mm):
     assert errno_of(mm.read_path, addr) == ENAMETOOLONG
     mm.pack(addr, Struct("<QQ"), addr + 16, 0)
     mm.write(addr + 16, b"one\0")
-    assert mm.read_string_array(addr, 100) == [b"one"]
+    assert mm.read_string_array(addr, 100) == ([b"one"], 88)
     assert mm.unpack(addr, Struct("<QQ")) == (addr + 16, 0)
+
+
+def test_a_long_array_of_strings_is_read_with_pauses(mm):
+    addr = mm.mmap(None, 0, 4 * PAGE_SIZE, RW, ANON)
+    count = 3 * PAGE_SIZE // 8 - 1
+    mm.write(addr + 4, addr.to_bytes(8, "little") * count)  # from no address of a word's
+    pauses = []
+    found, left = mm.read_string_array(addr + 4, 9 * count, lambda: pauses.append(1))
+    assert (len(found), left) == (count, 0)
+    assert len(pauses) > 3
+    assert errno_of(mm.read_string_array, addr + 4, 9 * count - 1) == E2BIG
+
+
+def test_the_end_of_an_array_of_strings_may_be_the_end_of_memory(mm):
+    addr = mm.mmap(None, 0, 2 * PAGE_SIZE, RW, ANON)
+    mm.munmap(addr + PAGE_SIZE, PAGE_SIZE)
+    mm.pack(addr + PAGE_SIZE - 16, Struct("<QQ"), addr, 0)
+    assert mm.read_string_array(addr + PAGE_SIZE - 16, 100) == ([b""], 91)
+    assert errno_of(mm.read_string_array, addr + PAGE_SIZE - 12, 100) == EFAULT
+
+
+def test_pages_that_are_mapped_in_disorder_are_counted_together(mm, monkeypatch):
+    """Asked for each, the host would go through the data behind it every time."""
+    count = 32
+    pages = MemoryMappable(mm.memory_file, count * PAGE_SIZE)
+    file = MemoryFileDescription(pages)
+    in_order = mm.mmap(None, 0, count * PAGE_SIZE, RW, MAP_SHARED, file)
+    mm.write(in_order, b"x" * count * PAGE_SIZE)
+    start = mm.mmap(None, 0, count * PAGE_SIZE, PROT_NONE, ANON)
+    for page in range(count):
+        at, offset = start + page * PAGE_SIZE, (count - 1 - page) * PAGE_SIZE
+        mm.mmap(None, at, PAGE_SIZE, RW, MAP_SHARED | MAP_FIXED, file, offset)
+        mm.read(at, 1)
+    asked = []
+    data_ranges = mm.memory_file.data_ranges
+
+    def count_calls(offset: int, length: int) -> list[tuple[int, int]]:
+        asked.append(length)
+        return data_ranges(offset, length)
+
+    monkeypatch.setattr(mm.memory_file, "data_ranges", count_calls)
+    assert mm.resident(start, start + count * PAGE_SIZE) == count * PAGE_SIZE
+    assert asked == [count * PAGE_SIZE]
+    mm.release()
+    pages.decref()
 
 
 def test_sinks_and_sources_end_at_a_bad_address(mm):
@@ -414,6 +459,24 @@ def test_untouched_memory_does_not_count_against_the_limit():
     mm.release()
     assert kernel.memory_file.granted == 0
     kernel.memory_file.close()
+
+
+def test_a_platform_takes_so_many_mappings(kernel):
+    """mprotect(2) ENOMEM: too many distinct attributes. As many as the platform says, not more."""
+    kernel.platform.max_mappings = 1000
+    mm = new_mm(kernel)
+    addr = mm.mmap(None, 0, 1000 * PAGE_SIZE, RW, ANON)
+    Program(mm).write(addr, b"x" * 1000 * PAGE_SIZE)
+    cuts = 0
+    with pytest.raises(LinuxError) as caught:
+        for cuts in range(500):
+            page = addr + cuts * 2 * PAGE_SIZE
+            mm.mprotect(page, page + PAGE_SIZE, PROT_READ)
+    assert caught.value.errno == ENOMEM
+    assert 100 < cuts < 500
+    mm.munmap(addr, 1000 * PAGE_SIZE)
+    mm.mmap(None, 0, PAGE_SIZE, RW, ANON)
+    mm.release()
 
 
 def test_the_limit_kills_with_a_note():

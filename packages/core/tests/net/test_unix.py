@@ -31,7 +31,8 @@ from pysandbox_core.abi.signal import SIGPIPE
 from pysandbox_core.abi.time import TIMEVAL
 from pysandbox_core.fs.eventfd import EventFile
 from pysandbox_core.fs.pipe import open_pipe
-from pysandbox_core.net.network import network
+from pysandbox_core.net import unix_passing
+from pysandbox_core.net.network import Network, network
 from pysandbox_core.syscalls import sockets as calls
 from pysandbox_core.task import Task
 from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP
@@ -372,6 +373,42 @@ def test_circles_of_passed_sockets_are_collected(user: User) -> None:
     assert not net.unix_sockets
     assert event.refs == 0
     assert not net.in_flight
+
+
+def test_circles_among_many_sockets_are_collected_later(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_passing, "_DELAY_MIN_NS", 0)
+    kernel = user.harness.kernel
+    others = [user.pair(STREAM) for _ in range(50)]
+    a, b = user.pair(STREAM)
+    event = EventFile(kernel, 0, 0, False)
+    fd = user.task.files.install(user.task, event)
+    user.send_fds(a, b, fd)
+    user.send_fds(b, a)
+    for each in (a, b, fd):
+        user.close(each)
+    user.close(others[0][0])
+    assert event.refs == 1
+    kernel.timers.run_due()
+    assert event.refs == 0
+    assert not network(kernel).in_flight
+
+
+def test_circles_are_not_looked_for_at_every_close(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends closes all that it has."""
+    others = [user.pair(STREAM) for _ in range(50)]
+    a, b = user.pair(STREAM)
+    user.send_fds(a, a)
+    looks: list[Network] = []
+    monkeypatch.setattr(unix_passing, "_drop_circles", looks.append)
+    for pair in others:
+        for each in pair:
+            user.close(each)
+    assert 0 < len(looks) < 40
+    assert user.recv(b) == b"f"
 
 
 def test_sockets_still_to_be_received_are_kept(user: User) -> None:

@@ -12,7 +12,15 @@ from pysandbox_core.abi.time import TIMESPEC, TIMEVAL
 from pysandbox_core.errors import ERESTART_RESTARTBLOCK, ERESTARTNOHAND
 from pysandbox_core.fs.pipe import open_pipe
 from pysandbox_core.mm.io_buffer import BytesSource
-from pysandbox_core.syscalls.poll import POLLFD, SIGMASK_ARGUMENT, poll, ppoll, pselect6, select
+from pysandbox_core.syscalls.poll import (
+    POLLFD,
+    SIGMASK_ARGUMENT,
+    _members,
+    poll,
+    ppoll,
+    pselect6,
+    select,
+)
 from pysandbox_core.task import WORK_RESTORE_SIGMASK, WORK_SIGNAL, Task
 from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT
 
@@ -55,6 +63,17 @@ def pollfds(harness: Harness, *entries: tuple[int, int]) -> int:
 def revents(harness: Harness, count: int) -> list[int]:
     data = harness.mm.read(BASE, count * POLLFD.size)
     return [revents for _, _, revents in POLLFD.iter_unpack(data)]
+
+
+def test_members_of_sets() -> None:
+    sets = [b"\x01\x80\x00", b"\x00\x80\x04", b"\x00\x00\xff"]
+    assert [(fd, [bool(bit) for bit in bits]) for fd, bits in _members(sets, 19)] == [
+        (0, [True, False, False]),
+        (15, [True, True, False]),
+        (16, [False, False, True]),
+        (17, [False, False, True]),
+        (18, [False, True, True]),
+    ]
 
 
 def test_poll_at_once(harness: Harness, ends: Ends) -> None:

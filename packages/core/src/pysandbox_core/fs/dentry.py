@@ -16,7 +16,10 @@ cache is swept when it has grown: every leaf nobody else refers to goes.
 from __future__ import annotations
 
 import weakref
+from errno import ENAMETOOLONG
 from typing import TYPE_CHECKING
+
+from pysandbox_core.errors import LinuxError
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.inode import Inode
@@ -72,17 +75,19 @@ class Path:
         """The same name in the same mount."""
         return self.dentry is other.dentry and self.mount is other.mount
 
-    def absolute(self, root: Path | None = None) -> bytes:
+    def absolute(self, root: Path | None = None, longest: int | None = None) -> bytes:
         """The path's text from `root` (default: the namespace's), as /proc/PID/fd/N shows it.
 
         A removed name ends in b" (deleted)"; a path outside of `root` starts at the namespace's
-        root.
+        root. ENAMETOOLONG: it has more than `longest` bytes.
         """
-        text = self.text(root)[0]
+        text = self.text(root, longest)[0]
         return text + b" (deleted)" if self.dentry.unlinked else text
 
-    def text(self, root: Path | None = None) -> tuple[bytes, bool]:
-        """The path's text, and whether `root` was met on the way up."""
+    def text(self, root: Path | None = None, longest: int | None = None) -> tuple[bytes, bool]:
+        """The path's text, and whether `root` was met on the way up. ENAMETOOLONG: it has more than
+        `longest` bytes; no more of the way is gone than that."""
+        left = longest
         names: list[bytes] = []
         mount, dentry = self.mount, self.dentry
         reached = root is None
@@ -98,6 +103,10 @@ class Path:
             if dentry.parent is dentry:
                 break
             names.append(dentry.name)
+            if left is not None:
+                left -= len(dentry.name) + 1
+                if left < 0:
+                    raise LinuxError(ENAMETOOLONG)
             dentry = dentry.parent
         names.reverse()
         return b"/" + b"/".join(names), reached

@@ -20,7 +20,7 @@ from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FileDescription
 from pysandbox_core.fs.tmpfs import TmpDirectory, TmpFs, TmpSpecial, TmpSymlink
 from pysandbox_core.mm.mappable import MemoryMappable
-from pysandbox_core.waiting import POLLIN, POLLRDNORM
+from pysandbox_core.waiting import POLLIN, POLLRDNORM, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,8 @@ ENTROPY_BITS = 256
 
 _ZEROS = bytes(1 << 16)
 _INT = Struct("<i")
+RANDOM_CHUNK = 1 << 16
+"""Bytes that the host is asked for at a time."""
 
 
 class CharacterDevice(FileDescription):
@@ -85,11 +87,12 @@ class ZeroFile(NullFile):
 
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
         total = 0
+        turn = Turn(task)
         while sink.remaining:
             length = min(sink.remaining, len(_ZEROS))
             count = sink.write(_ZEROS if length == len(_ZEROS) else _ZEROS[:length])
             total += count
-            if count < length or task.work:  # a signal may end a long read early
+            if count < length or (sink.remaining and not turn.goes_on()):
                 break
         return total
 
@@ -109,29 +112,34 @@ class FullFile(ZeroFile):
         raise LinuxError(ENODEV)
 
 
+def write_random(task: Task, sink: Sink) -> int:
+    """Fill `sink` with random bytes of the host's; how many. A signal may end it early."""
+    total = 0
+    turn = Turn(task)
+    while sink.remaining:
+        length = min(sink.remaining, RANDOM_CHUNK)
+        count = sink.write(os.urandom(length))
+        total += count
+        if count < length or (sink.remaining and not turn.goes_on()):
+            break
+    return total
+
+
 class UrandomFile(CharacterDevice):
     """/dev/urandom: the host's random numbers. random(4)"""
 
     __slots__ = ()
 
-    CHUNK = 1 << 16
-
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
-        total = 0
-        while sink.remaining:
-            length = min(sink.remaining, self.CHUNK)
-            count = sink.write(os.urandom(length))
-            total += count
-            if count < length or task.work:
-                break
-        return total
+        return write_random(task, sink)
 
     def write(self, task: Task, source: Source, offset: int | None = None) -> int:
         total = 0
+        turn = Turn(task)
         while source.remaining:
-            count = len(source.read(min(source.remaining, self.CHUNK)))
+            count = len(source.read(min(source.remaining, RANDOM_CHUNK)))
             total += count
-            if count < self.CHUNK:
+            if count < RANDOM_CHUNK or not turn.goes_on():
                 break
         return total
 
@@ -158,7 +166,7 @@ class UrandomFile(CharacterDevice):
         size = task.mm.read_s32(argument + 4)
         if entropy_count < 0 or size < 0:
             raise LinuxError(EINVAL)
-        if len(task.mm.source(argument + 8, size).read()) < size:
+        if self.write(task, task.mm.source(argument + 8, size)) < size:
             raise LinuxError(EFAULT)
         return 0
 

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING
 
 from pysandbox_core.errors import Interrupted, LinuxError
 from pysandbox_core.fs.anonymous import AnonymousFile
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.waiting import POLLERR, POLLFREE, POLLHUP, POLLIN, POLLRDNORM, WaitQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pysandbox_core.fs.file_description import FileDescription
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task
@@ -38,6 +41,10 @@ PRIVATE_BITS = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
 
 MAX_NESTING = 5
 """Epoll instances that may watch one another in a row, the outermost included."""
+MAX_PATHS = (0, 500, 100, 50, 10)
+"""How many ways there may be from one file up to instances that nobody watches, by the number of
+instances between the two; as many as one likes with none between. A piece of news goes all of
+them."""
 MAX_WATCHES = 1 << 20
 """Items of one instance; /proc/sys/fs/epoll/max_user_watches."""
 
@@ -72,12 +79,13 @@ class EpollItem:
 class EpollFile(AnonymousFile):
     """One epoll instance."""
 
-    __slots__ = ("items", "ready", "wait_queue")
+    __slots__ = ("items", "kernel", "ready", "wait_queue")
 
     KIND = b"eventpoll"
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, os.O_RDWR)
+        self.kernel = kernel
         self.items: dict[tuple[FileDescription, int], EpollItem] = {}
         self.ready: dict[EpollItem, None] = {}
         """Items that may have something to report, in the order of their news."""
@@ -120,16 +128,22 @@ class EpollFile(AnonymousFile):
     # epoll_ctl(2); the caller has checked everything that does not depend on this instance.
 
     def add(self, file: FileDescription, fd: int, events: int, data: int) -> None:
-        """EPOLL_CTL_ADD. EEXIST, ELOOP, ENOSPC"""
+        """EPOLL_CTL_ADD. ELOOP, EEXIST, ENOSPC, ENOMEM, EINVAL"""
         if isinstance(file, EpollFile):
             self._check_nesting(file)
         if (file, fd) in self.items:
             raise LinuxError(EEXIST)
         if len(self.items) >= MAX_WATCHES:
             raise LinuxError(ENOSPC)
+        self.kernel.memory.grow(SMALL)
         item = EpollItem(self, file, fd, events | POLLERR | POLLHUP, data)
         self.items[file, fd] = item
         file.queue.add(item)
+        try:
+            self._check_paths(file)
+        except LinuxError:
+            self.drop(item)
+            raise
         if item.true_events():
             self.item_ready(item)
 
@@ -155,20 +169,50 @@ class EpollFile(AnonymousFile):
 
     def _check_nesting(self, inner: EpollFile) -> None:
         """ELOOP if watching `inner` would make a circle or a chain that is too long."""
-        if inner._height(self) + self._depth() > MAX_NESTING:
+        if inner._height(self, {}) + self._depth({}) > MAX_NESTING:
             raise LinuxError(ELOOP)
 
-    def _height(self, forbidden: EpollFile) -> int:
-        """Instances in the longest chain that is watched from here, this one included."""
+    def _height(self, forbidden: EpollFile, known: dict[EpollFile, int]) -> int:
+        """Instances in the longest chain that is watched from here, this one included; `known` has
+        what was found already, for the ways to one instance may be many."""
         if self is forbidden:
             raise LinuxError(ELOOP)
-        below = (file for file, _ in self.items if isinstance(file, EpollFile))
-        return 1 + max((file._height(forbidden) for file in below), default=0)
+        if self not in known:
+            below = (file for file, _ in self.items if isinstance(file, EpollFile))
+            heights = (file._height(forbidden, known) for file in below)
+            known[self] = 1 + max(heights, default=0)
+        return known[self]
 
-    def _depth(self) -> int:
+    def _depth(self, known: dict[EpollFile, int]) -> int:
         """Instances in the longest chain that ends here, this one included."""
-        above = (waiter.epoll for waiter in self.queue.waiters if isinstance(waiter, EpollItem))
-        return 1 + max((epoll._depth() for epoll in above), default=0)
+        if self not in known:
+            depths = (epoll._depth(known) for epoll in _watchers(self))
+            known[self] = 1 + max(depths, default=0)
+        return known[self]
+
+    def _check_paths(self, file: FileDescription) -> None:
+        """EINVAL if too many ways lead up from `file`, watched here now, or from a file below it.
+        reverse_path_check()"""
+        if not isinstance(file, EpollFile):
+            if any(True for _ in _watchers(self)):
+                _count_paths(file, 0, list(MAX_PATHS))
+            return
+        for leaf in file._leaves():
+            _count_paths(leaf, 0, list(MAX_PATHS))
+
+    def _leaves(self) -> set[FileDescription]:
+        """The files that are watched from here, at any depth, and are no epoll instances."""
+        leaves: set[FileDescription] = set()
+        seen = {self}
+        todo = [self]
+        while todo:
+            for file, _ in todo.pop().items:
+                if not isinstance(file, EpollFile):
+                    leaves.add(file)
+                elif file not in seen:
+                    seen.add(file)
+                    todo.append(file)
+        return leaves
 
     # epoll_wait(2)
 
@@ -232,3 +276,19 @@ class EpollFile(AnonymousFile):
         """There is more, or the one that was woken for it does not take it: wake the next."""
         if self.ready and self.wait_queue.waiters:
             self.wait_queue.wake_one(POLLIN)
+
+
+def _watchers(file: FileDescription) -> Iterator[EpollFile]:
+    """The epoll instances that watch `file`, once for each item."""
+    return (waiter.epoll for waiter in file.queue.waiters if isinstance(waiter, EpollItem))
+
+
+def _count_paths(file: FileDescription, between: int, left: list[int]) -> None:
+    """Take the ways that lead up from `file` off `left`, by the number of instances between."""
+    for epoll in _watchers(file):
+        if any(True for _ in _watchers(epoll)):
+            _count_paths(epoll, between + 1, left)
+        elif between:
+            left[between] -= 1
+            if left[between] < 0:
+                raise LinuxError(EINVAL)

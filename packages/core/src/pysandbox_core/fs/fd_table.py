@@ -6,11 +6,12 @@ Entries hold one reference each on their FileDescription.
 
 from __future__ import annotations
 
-from errno import EBADF, EMFILE
+from errno import EBADF, EMFILE, ENFILE
 from typing import TYPE_CHECKING
 
 from pysandbox_core.errors import LinuxError
-from pysandbox_core.fs.file_description import FMODE_READ, FMODE_WRITE, O_PATH
+from pysandbox_core.fs.file_description import FMODE_READ, FMODE_WRITE, O_PATH, open_files
+from pysandbox_core.kernel_memory import OPEN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,10 @@ class FdTable:
     def size(self) -> int:
         """No descriptor is this or above. Linux: max_fds."""
         return len(self._files)
+
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._files) - self._files.count(None)
 
     def get(self, fd: int) -> FileDescription:
         """The file of `fd`. EBADF if it is not open, or open with O_PATH."""
@@ -87,8 +92,13 @@ class FdTable:
         self, task: Task, file: FileDescription, *, cloexec: bool = False, minimum: int = 0
     ) -> int:
         """Give `file` the lowest free number from `minimum`; takes over the caller's reference, and
-        drops it on EMFILE."""
+        drops it on ENFILE, EMFILE and ENOMEM."""
         try:
+            memory = task.kernel.memory
+            memory.grow(OPEN_FILE + 8 * max(0, minimum - len(self._files)))
+            if open_files() > memory.max_files:
+                task.group.account.reach("files", f"{memory.max_files} open files")
+                raise LinuxError(ENFILE)
             fd = self.allocate(task.group.limits.nofile, minimum)
         except LinuxError:
             file.decref()
@@ -153,5 +163,8 @@ class FdTable:
         """One user less; the last one closes everything."""
         self.users -= 1
         if self.users == 0:
-            for fd, _ in tuple(self.open_fds()):
-                self.close(task, fd)
+            files, self._files = self._files, []  # a zombie has none, however many it had
+            self.cloexec.clear()
+            for file in files:
+                if file is not None:
+                    self.let_go(task, file)

@@ -34,6 +34,23 @@ FMODE_READ = 1
 FMODE_WRITE = 2
 
 
+class _OpenFiles:
+    """How many file descriptions there are in this process, which has one kernel."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+_open = _OpenFiles()
+
+
+def open_files() -> int:
+    """How many files are open. /proc/sys/fs/file-nr"""
+    return _open.count
+
+
 class FileDescription:
     """One open file. `path` is where it was opened, None for files without a name (pipes, sockets);
     `inode` its file."""
@@ -60,6 +77,7 @@ class FileDescription:
         self.owner_signal = 0
         """F_SETSIG; 0 for SIGIO."""
         self.refs = 1
+        _open.count += 1
         self.queue = WaitQueue()
         if path is not None:
             path.incref()
@@ -71,6 +89,7 @@ class FileDescription:
     def decref(self) -> None:
         self.refs -= 1
         if self.refs == 0:
+            _open.count -= 1
             if self.inode.locks is not None:
                 self.inode.locks.released(self)
             self.release()

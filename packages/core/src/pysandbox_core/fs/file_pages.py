@@ -5,8 +5,9 @@ as zeros, or, below `lower_size`, as what the host file `lower` has there: that 
 copies up, a page at a time and only what is changed. Mappings see the same pages that read and
 write do.
 
-Space is charged to `fs` (a `SpaceLimit`) a page at a time and given back with the pages; both
-limits, that of the file system and that of the sandbox's memory, are ENOSPC to a writer.
+Space is charged to `space` a page at a time and given back with the pages; both limits, that of the
+file system and that of the sandbox's memory, are ENOSPC to a writer; to a mapping the second is
+ENOMEM, for which somebody may be killed.
 
 Linux: mm/shmem.c.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from errno import EINVAL, ENOMEM, ENOSPC, ENXIO
+from errno import EINVAL, ENOSPC, ENXIO, EPERM
 from typing import TYPE_CHECKING
 
 from pysandbox_platform import PAGE_SIZE, PROT_WRITE
@@ -25,6 +26,7 @@ from pysandbox_core.mm.mappable import MemoryMappable, page_up
 from pysandbox_core.mm.vma import VM_SHARED
 
 if TYPE_CHECKING:
+    from pysandbox_core.accounting import Account
     from pysandbox_core.mm.io_buffer import Sink, Source
     from pysandbox_core.mm.mappable import HostFileMappable
     from pysandbox_core.mm.memory_file import MemoryFile
@@ -44,7 +46,7 @@ class SpaceLimit:
     inodes, one for each `INODE_BYTES` begun.
     """
 
-    __slots__ = ("inodes", "max_inodes", "max_pages", "pages")
+    __slots__ = ("account", "inodes", "max_inodes", "max_pages", "pages")
 
     INODE_BYTES = 1024
     """Linux: BOGO_INODE_SIZE."""
@@ -54,16 +56,42 @@ class SpaceLimit:
         self.inodes = 0
         self.max_pages = max_pages
         self.max_inodes = max_inodes
+        self.account: Account | None = None
+        """Who is to know that it is full: the caller, of what he limited."""
 
     def take_pages(self, count: int) -> None:
         if self.max_pages is not None and self.pages + count > self.max_pages:
-            raise LinuxError(ENOSPC)
+            raise self._full(f"{self.max_pages * PAGE_SIZE} bytes")
         self.pages += count
 
     def take_inodes(self, count: int) -> None:
         if self.max_inodes is not None and self.inodes + count > self.max_inodes and count > 0:
-            raise LinuxError(ENOSPC)
+            raise self._full(f"{self.max_inodes} inodes")
         self.inodes += count
+
+    def set_pages(self, count: int | None) -> None:
+        """Remounted with another size. EINVAL less than is used; EPERM more than the caller of the
+        sandbox allowed"""
+        if count is not None and count < self.pages:
+            raise LinuxError(EINVAL)
+        self._may_set(self.max_pages, count)
+        self.max_pages = count
+
+    def set_inodes(self, count: int | None) -> None:
+        """The same for the number of files."""
+        if count is not None and count < self.inodes:
+            raise LinuxError(EINVAL)
+        self._may_set(self.max_inodes, count)
+        self.max_inodes = count
+
+    def _may_set(self, before: int | None, after: int | None) -> None:
+        if self.account is not None and before is not None and (after is None or after > before):
+            raise LinuxError(EPERM)
+
+    def _full(self, what: str) -> LinuxError:
+        if self.account is not None:
+            self.account.reach("tmpfs", f"a file system in memory has no more than {what}")
+        return LinuxError(ENOSPC)
 
 
 class FilePages(MemoryMappable):
@@ -84,10 +112,11 @@ class FilePages(MemoryMappable):
         """Where unwritten pages below `lower_size` are; one reference of ours."""
         self.lower_size = size if lower is not None else 0
 
-    def read(self, sink: Sink, offset: int) -> int:
-        """Move what is at `offset` to `sink`; how many bytes, 0 at the end of the file."""
+    def read(self, sink: Sink, offset: int, limit: int) -> int:
+        """Move at most `limit` bytes from `offset` to `sink`, which has room for them; how many, 0
+        at the end of the file."""
         start = offset
-        end = min(offset + sink.remaining, self._size)
+        end = min(offset + limit, self._size)
         pages = self.pages
         view = self._memory_file.view
         while offset < end:
@@ -109,7 +138,7 @@ class FilePages(MemoryMappable):
 
     def write(self, source: Source, offset: int, limit: int) -> int:
         """Take at most `limit` bytes from `source` to `offset`; how many. ENOSPC if not even one
-        has room. Grows the file."""
+        has room, in the file system or in memory. Grows the file."""
         start = offset
         while limit:
             data = source.read(min(limit, CHUNK))
@@ -123,7 +152,7 @@ class FilePages(MemoryMappable):
                 offset += done
                 if offset > start:
                     break
-                raise
+                raise LinuxError(ENOSPC) from None
             offset += len(data)
             limit -= len(data)
             if len(data) < CHUNK:
@@ -299,27 +328,32 @@ class FilePages(MemoryMappable):
         self.space.take_pages(count)
         try:
             frames = self._memory_file.allocate(count)
-        except LinuxError as error:
+        except LinuxError:
             self.space.pages -= count
-            raise LinuxError(ENOSPC if error.errno == ENOMEM else error.errno) from None
+            raise
         self.pages.set(start, stop, frames - start)
         return frames
 
     def _copy_lower(self, start: int, stop: int) -> None:
-        """Make pages in a hole with what the host file has there."""
-        lower = self.lower
-        assert lower is not None
+        """Make pages in a hole with what the host file has there; none if it can't be read."""
         frames = self._new_pages(start, stop)
-        view = self._memory_file.view
         wanted = min(stop, self.lower_size) - start
+        try:
+            with linux_errors():
+                self._read_lower(frames, start, wanted)
+        except LinuxError:
+            self._drop(start, stop)
+            raise
+
+    def _read_lower(self, frames: int, start: int, wanted: int) -> None:
+        assert self.lower is not None
         done = 0
-        with linux_errors():
-            while done < wanted:
-                room = view[frames + done : frames + wanted]
-                count = os.preadv(lower.host_fd, [room], start + done)
-                if not count:
-                    break
-                done += count
+        while done < wanted:
+            room = self._memory_file.view[frames + done : frames + wanted]
+            count = os.preadv(self.lower.host_fd, [room], start + done)
+            if not count:
+                break
+            done += count
 
     def _hole(self, offset: int, stop: int) -> bytes:
         """What a hole reads as, at least a byte of it and at most up to `stop`."""

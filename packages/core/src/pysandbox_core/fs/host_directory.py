@@ -27,6 +27,7 @@ from weakref import WeakValueDictionary
 
 from pysandbox_core.abi.fcntl import RENAME_EXCHANGE
 from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.fs import host_ids
 from pysandbox_core.fs.host_file import HostFileInode
 from pysandbox_core.fs.host_inode import HostInode
 from pysandbox_core.fs.inode import DirEntry, FileSystem, Inode, StatFs
@@ -58,10 +59,10 @@ class HostFs(FileSystem):
         self.writable = writable
         self.dev = kernel.new_device()
         self.inodes: WeakValueDictionary[tuple[int, int], HostInode] = WeakValueDictionary()
-        self.may_chown = os.geteuid() == 0
-        self.proc_fd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        """Leads from the number of a descriptor to what it refers to, wherever the root is by
-        then."""
+        self.may_chown = writable and _may_chown()
+        """Files get the owners that the program gives them; otherwise they are the caller's, as
+        those of an ordinary user, and of the jailed sentry, are."""
+        self.proc_fd = tree.descriptors_fd
         self._devices: dict[int, int] = {tree.root_stat.st_dev: self.dev}
         self.root = HostDirectoryInode(self, tree.root_stat, None, b"", tree.root)
 
@@ -115,7 +116,6 @@ class HostFs(FileSystem):
 
     def unmounted(self) -> None:
         self.tree.close()
-        os.close(self.proc_fd)
 
 
 class HostDirectoryInode(HostInode):
@@ -137,7 +137,7 @@ class HostDirectoryInode(HostInode):
         self.host.parent, self.host.name = directory, name
 
     def host_stat(self) -> os.stat_result:
-        status = os.fstat(self.host.fd)
+        status = host_ids.fstat(self.host.fd)
         self.mode, self.uid, self.gid = status.st_mode, status.st_uid, status.st_gid
         self.nlink = status.st_nlink
         return status
@@ -153,14 +153,13 @@ class HostDirectoryInode(HostInode):
         return DirectoryFile(flags, self, path)
 
     def create(self, task: Task, name: bytes, mode: int, uid: int, gid: int) -> Inode:
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         with linux_errors():
-            fd = os.open(name, flags, 0o600, dir_fd=self.host.fd)
+            fd = self.host.create(name, 0o600)
             try:
                 if self.fs.may_chown:
                     os.fchown(fd, uid, gid)
                 os.fchmod(fd, mode & 0o7777)
-                status = os.fstat(fd)
+                status = host_ids.fstat(fd)
             except OSError:
                 os.close(fd)
                 raise
@@ -173,10 +172,8 @@ class HostDirectoryInode(HostInode):
 
     def tmpfile(self, task: Task, mode: int, uid: int, gid: int) -> Inode:
         with linux_errors():
-            fd = os.open(
-                ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777, dir_fd=self.host.fd
-            )
-            status = os.fstat(fd)
+            fd = self.host.create_unnamed(mode & 0o7777)
+            status = host_ids.fstat(fd)
         inode = self.fs.inode(self.host, b"", status)
         self._keep_open(inode, fd)
         return inode
@@ -207,31 +204,22 @@ class HostDirectoryInode(HostInode):
     def _made(self, name: bytes, mode: int, uid: int, gid: int) -> HostInode:
         """Give what was just made its owner and its mode."""
         inode = self.lookup(None, name)  # type: ignore[arg-type]  # the host does not ask for whom
-        if not isinstance(inode, HostInode):
-            raise LinuxError(ESTALE)
+        if not isinstance(inode, HostInode) or S_IFMT(inode.mode) != S_IFMT(mode):
+            raise LinuxError(ESTALE)  # somebody has put another file in its place
         if self.fs.may_chown:
             with inode.opened() as fd:
-                if S_IFMT(mode) != S_IFLNK:
-                    os.chown(str(fd), uid, gid, dir_fd=self.fs.proc_fd)
-                else:
-                    os.chown(name, uid, gid, dir_fd=self.host.fd, follow_symlinks=False)
+                os.chown(str(fd), uid, gid, dir_fd=self.fs.proc_fd)
         if S_IFMT(mode) != S_IFLNK:
             inode.set_mode(mode & 0o7777)
         return inode
 
     def link(self, task: Task, name: bytes, inode: Inode) -> None:
         assert isinstance(inode, HostInode)
-        with inode.opened() as fd:
-            if inode.nlink and inode.directory is not None and inode.name:
-                source, target = self.fs.tree.two_fds(inode.directory, self.host)
-                os.link(
-                    inode.name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False
-                )
-            else:  # O_TMPFILE: open(2) tells to link /proc/self/fd/N
-                os.link(
-                    str(fd), name, src_dir_fd=self.fs.proc_fd, dst_dir_fd=self.host.fd,
-                    follow_symlinks=True,
-                )  # fmt: skip
+        with inode.opened() as fd:  # by descriptor, as open(2) tells for O_TMPFILE
+            os.link(
+                str(fd), name, src_dir_fd=self.fs.proc_fd, dst_dir_fd=self.host.fd,
+                follow_symlinks=True,
+            )  # fmt: skip
         inode.moved(self.host, name)
 
     def unlink(self, task: Task, name: bytes, inode: Inode) -> None:
@@ -256,10 +244,10 @@ class HostDirectoryInode(HostInode):
     ) -> None:
         assert isinstance(inode, HostInode)
         assert isinstance(new_dir, HostDirectoryInode)
-        with linux_errors():
-            source, target = self.fs.tree.two_fds(self.host, new_dir.host)
+        fds = self.fs.tree.two_fds(self.host, new_dir.host)
+        with linux_errors(), fds as (source, target):
             if exchange:
-                from pysandbox_core.fs.host_calls import renameat2
+                from pysandbox_core.host_calls import renameat2
 
                 renameat2(source, old_name, target, new_name, RENAME_EXCHANGE)
             else:
@@ -270,3 +258,12 @@ class HostDirectoryInode(HostInode):
                 replaced.moved(self.host, old_name)
             else:
                 replaced.nlink -= 1
+
+
+def _may_chown() -> bool:
+    """Has this process CAP_CHOWN, and ids to use it with? capabilities(7)"""
+    if host_ids.in_effect() is not None:
+        return False
+    from pysandbox_core.host_calls import effective_capabilities
+
+    return bool(effective_capabilities() & 1)

@@ -8,22 +8,17 @@ pwrite.
 from __future__ import annotations
 
 import os
+from errno import EIO
 from typing import TYPE_CHECKING
 
 from pysandbox_core.abi.fcntl import FALLOC_FL_PUNCH_HOLE
-from pysandbox_core.errors import linux_errors
-from pysandbox_core.fs import notify
+from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.fs import host_ids
 from pysandbox_core.fs.host_inode import HostInode
 from pysandbox_core.fs.host_stdio import stat_of
 from pysandbox_core.fs.inode import Stat
 from pysandbox_core.fs.overlay import read_host
-from pysandbox_core.fs.permissions import drop_privileges_on_write
-from pysandbox_core.fs.regular_file import (
-    RegularFile,
-    RegularInode,
-    check_end,
-    check_write,
-)
+from pysandbox_core.fs.regular_file import RegularFile, RegularInode
 from pysandbox_core.mm.mappable import HostFileMappable
 
 if TYPE_CHECKING:
@@ -117,56 +112,40 @@ class HostFile(RegularFile):
         super().release()
         self.file.decref()
 
-    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
-        done = read_host(sink, self.file.host_fd, self.offset if offset is None else offset)
-        if offset is None:
-            self.offset += done
-        if not done:
-            check_end(self.offset if offset is None else offset, sink.remaining)
-        elif notify.watching:
-            notify.file_event(self, notify.IN_ACCESS)
-        return done
+    def read_at(self, sink: Sink, offset: int, limit: int) -> int:
+        return read_host(sink, self.file.host_fd, offset, limit)
 
-    def write(self, task: Task, source: Source, offset: int | None = None) -> int:
-        if not source.remaining:
-            return 0
+    def write_at(self, source: Source, offset: int, limit: int) -> int:
+        """At the end as the host sees it, if the file is open with O_APPEND."""
         host_fd = self.file.host_fd
-        if self.inode.mode & 0o6000:
-            drop_privileges_on_write(task.creds, self.inode)
         append = self.flags & os.O_APPEND
-        position = self.offset if offset is None else offset
-        with linux_errors():
-            if append:
-                position = os.fstat(host_fd).st_size
-            left = check_write(task, position, source.remaining)
-            start = position
-            while left:
-                data = source.read(min(left, CHUNK))
+        done = 0
+        try:
+            while done < limit:
+                data = source.read(min(limit - done, CHUNK))
                 if append:
                     count = os.pwritev(host_fd, [data], 0, os.RWF_APPEND)
                 else:
-                    count = os.pwrite(host_fd, data, position)
+                    count = os.pwrite(host_fd, data, offset + done)
                 source.undo(len(data) - count)
-                position += count
-                left -= count
+                done += count
                 if count < CHUNK:
                     break
-        if offset is None:
-            self.offset = position
-        if notify.watching:
-            notify.file_event(self, notify.IN_MODIFY)
-        return position - start
+        except OSError as error:
+            if not done:
+                raise LinuxError(error.errno or EIO) from None
+        return done
 
     def stat(self) -> Stat:
         with linux_errors():
-            return stat_of(os.fstat(self.file.host_fd))._replace(dev=self.inode.dev)
+            return stat_of(host_ids.fstat(self.file.host_fd))._replace(dev=self.inode.dev)
 
     def seek_data(self, offset: int, data: bool) -> int:
         with linux_errors():
             return os.lseek(self.file.host_fd, offset, os.SEEK_DATA if data else os.SEEK_HOLE)
 
     def allocate(self, task: Task, mode: int, offset: int, length: int) -> None:
-        from pysandbox_core.fs.host_calls import fallocate
+        from pysandbox_core.host_calls import fallocate
 
         if mode & FALLOC_FL_PUNCH_HOLE:
             self.file.invalidate(offset & -4096, offset + length + 4095 & -4096, copies=False)

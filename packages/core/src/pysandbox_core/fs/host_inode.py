@@ -13,6 +13,7 @@ from stat import S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from typing import TYPE_CHECKING
 
 from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.fs import host_ids
 from pysandbox_core.fs.host_stdio import stat_of
 from pysandbox_core.fs.inode import Inode, Stat
 from pysandbox_core.fs.special import open_special
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from pysandbox_core.fs.host_directory import HostFs
     from pysandbox_core.fs.host_tree import HostDirectory
     from pysandbox_core.task import Task
-
-_O_REOPEN = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class HostInode(Inode):
@@ -72,9 +71,9 @@ class HostInode(Inode):
     def host_stat(self) -> os.stat_result:
         """As of now. Raises OSError."""
         if self.fd >= 0:
-            status = os.fstat(self.fd)
+            status = host_ids.fstat(self.fd)
         elif self.directory is None:
-            status = os.fstat(self.fs.tree.root_fd)
+            status = host_ids.fstat(self.fs.tree.root_fd)
         else:
             found = self.directory.stat(self.name)
             if found is None or not self.is_same(found):
@@ -99,8 +98,7 @@ class HostInode(Inode):
             if self.directory is None:
                 yield self.fs.tree.root_fd
                 return
-            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self.name, flags, dir_fd=self.directory.fd)
+            fd = self.directory.pin(self.name)
             try:
                 if not self.is_same(os.fstat(fd)):
                     raise OSError(ESTALE, os.strerror(ESTALE))
@@ -109,9 +107,11 @@ class HostInode(Inode):
                 os.close(fd)
 
     def reopen(self, flags: int) -> int:
-        """A new descriptor of this file with the access that `flags` asks for. LinuxError"""
+        """A new descriptor of this regular file or directory, with the access that `flags` asks
+        for. LinuxError"""
+        assert S_IFMT(self.mode) in (S_IFREG, S_IFDIR)
         with self.opened() as fd:
-            return os.open(str(fd), flags | _O_REOPEN, dir_fd=self.fs.proc_fd)
+            return self.fs.tree.reopen(fd, flags)
 
     def _refresh(self) -> None:
         with linux_errors():
@@ -125,7 +125,8 @@ class HostInode(Inode):
     def set_owner(self, uid: int, gid: int, mode: int) -> None:
         with self.opened() as fd:
             if (uid, gid) != (self.uid, self.gid):
-                os.chown(str(fd), uid, gid, dir_fd=self.fs.proc_fd)
+                owner = host_ids.host_owner(uid, gid, (self.uid, self.gid))
+                os.chown(str(fd), *owner, dir_fd=self.fs.proc_fd)
             if mode != self.mode & 0o7777 and S_IFMT(self.mode) != S_IFLNK:
                 os.chmod(str(fd), mode, dir_fd=self.fs.proc_fd)
         self._refresh()
@@ -137,10 +138,7 @@ class HostInode(Inode):
                 status.st_atime_ns if atime_ns is None else atime_ns,
                 status.st_mtime_ns if mtime_ns is None else mtime_ns,
             )
-            if S_IFMT(self.mode) == S_IFLNK and self.directory is not None:
-                os.utime(self.name, ns=times, dir_fd=self.directory.fd, follow_symlinks=False)
-            else:
-                os.utime(str(fd), ns=times, dir_fd=self.fs.proc_fd)
+            os.utime(str(fd), ns=times, dir_fd=self.fs.proc_fd)
 
     def truncate(self, length: int) -> None:
         if S_IFMT(self.mode) == S_IFIFO:

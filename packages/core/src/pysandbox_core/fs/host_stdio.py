@@ -19,16 +19,18 @@ import os
 import select
 import signal
 from contextlib import suppress
-from errno import EACCES, EAGAIN, EINVAL, ENODEV, ENOTSUP, ENOTTY, EPIPE, ESPIPE
+from errno import EACCES, EAGAIN, EINVAL, ENODEV, ENOTSUP, ENOTTY, EPERM, EPIPE, ESPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl
 from stat import S_IFCHR, S_IFMT, S_IFREG
 from typing import TYPE_CHECKING
 
 from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.fs import host_ids
 from pysandbox_core.fs.anonymous import anonymous_fs
 from pysandbox_core.fs.file_description import FileDescription
 from pysandbox_core.fs.inode import Inode, Stat
-from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLOUT
+from pysandbox_core.standard_fds import CLOSED
+from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLOUT, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +48,12 @@ _AT_POSITION = -1
 _FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK
 
 
-def open_stdio(kernel: Kernel, host_fds: Sequence[int]) -> list[FileDescription]:
-    """A file description for each of `host_fds`, which stay the caller's. Closed ones, and ones
-    that are the same as an earlier one, are no special case."""
-    return [open_host_descriptor(kernel, host_fd) for host_fd in host_fds]
+def open_stdio(kernel: Kernel, host_fds: Sequence[int]) -> list[FileDescription | None]:
+    """A file description for each of `host_fds`, which stay the caller's; None for CLOSED. Ones
+    that are the same as an earlier one are no special case."""
+    return [
+        None if host_fd == CLOSED else open_host_descriptor(kernel, host_fd) for host_fd in host_fds
+    ]
 
 
 def open_host_descriptor(kernel: Kernel, host_fd: int) -> FileDescription:
@@ -70,7 +74,7 @@ class HostStreamInode(Inode):
         self.kernel = kernel
         self.host_fd = host_fd
         self.fs = anonymous_fs(kernel)
-        status = os.fstat(host_fd)
+        status = host_ids.fstat(host_fd)
         self.ino = status.st_ino
         self.mode = status.st_mode
         self.uid = status.st_uid
@@ -84,16 +88,12 @@ class HostStreamInode(Inode):
 
     def stat(self) -> Stat:
         with linux_errors():
-            return stat_of(os.fstat(self.host_fd))
+            return stat_of(host_ids.fstat(self.host_fd))
 
     def set_times(self, atime_ns: int | None, mtime_ns: int | None) -> None:
-        with linux_errors():
-            status = os.fstat(self.host_fd)
-            times = (
-                status.st_atime_ns if atime_ns is None else atime_ns,
-                status.st_mtime_ns if mtime_ns is None else mtime_ns,
-            )
-            os.utime(self.host_fd, ns=times)
+        """What was given is a stream; the file behind it is the caller's. The jail's filter has no
+        call for this either."""
+        raise LinuxError(EPERM)
 
     def truncate(self, length: int) -> None:
         if S_IFMT(self.mode) == S_IFREG:
@@ -188,6 +188,7 @@ class HostStream(FileDescription):
 
     def write(self, task: Task, source: Source, offset: int | None = None) -> int:
         total = 0
+        turn = Turn(task)
         while source.remaining:
             if not self.is_seekable and not self._ready(POLLOUT):
                 if total and self.flags & os.O_NONBLOCK:
@@ -210,7 +211,7 @@ class HostStream(FileDescription):
                 raise
             source.undo(len(data) - count)
             total += count
-            if not data:
+            if not data or (source.remaining and not turn.goes_on(killable_only=self.is_regular)):
                 break
         return total
 

@@ -46,7 +46,7 @@ from pysandbox_core.fs.dev import CONSOLE
 from pysandbox_core.fs.host_stdio import host_poll
 from pysandbox_core.fs.termios import Termios
 from pysandbox_core.fs.tty import INT, Tty, TtyFile
-from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLOUT
+from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLOUT, Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.dentry import Path
@@ -141,12 +141,15 @@ class HostTty(Tty):
         if self._termios.c_lflag & TOSTOP:
             self.check_change(task)
         total = 0
+        turn = Turn(task)
         while source.remaining:
             data = source.read(min(source.remaining, CHUNK))
             count = self._write_some(file, data)
             source.undo(len(data) - count)
             total += count
             if count or not data:
+                if not turn.goes_on():
+                    break
                 continue
             try:
                 file.wait(task, POLLOUT)

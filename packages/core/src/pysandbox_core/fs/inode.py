@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pysandbox_core.fs.locks import FileLocks
     from pysandbox_core.fs.notify import Watch
     from pysandbox_core.task import Task
+    from pysandbox_core.waiting import WaitQueue
 
 
 class DirEntry(NamedTuple):
@@ -116,6 +117,8 @@ class Inode:
     """Open file descriptions of a regular file that may write: execve(2) refuses it, ETXTBSY."""
     executions: int = 0
     """Processes that run it: opening it for writing is ETXTBSY."""
+    busy: WaitQueue | None = None
+    """Of a regular file, while somebody writes much to it: who waits for the end."""
 
     @property
     def is_dir(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from errno import EAGAIN, EEXIST, EINVAL, ENOSPC
+from errno import EAGAIN, EEXIST, EINVAL, EMFILE, ENOSPC
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from pysandbox_core.fs.notify import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.waiting import POLLIN, POLLRDNORM
 
 if TYPE_CHECKING:
@@ -45,7 +46,13 @@ MAX_QUEUED_EVENTS = 16384
 """/proc/sys/fs/inotify/max_queued_events"""
 MAX_USER_WATCHES = 65536
 """For each instance here. /proc/sys/fs/inotify/max_user_watches"""
+MAX_USER_INSTANCES = 128
+"""/proc/sys/fs/inotify/max_user_instances"""
 _ALWAYS = IN_IGNORED | IN_UNMOUNT | IN_Q_OVERFLOW
+
+
+_instances: dict[tuple[Kernel, int], int] = {}
+"""How many each user of a kernel has open."""
 
 
 class InotifyWatch:
@@ -74,12 +81,19 @@ class InotifyWatch:
 class Inotify(AnonymousFile):
     """An inotify instance."""
 
-    __slots__ = ("events", "last_wd", "watches")
+    __slots__ = ("events", "kernel", "last_wd", "uid", "watches")
 
     KIND = b"inotify"
 
-    def __init__(self, kernel: Kernel, flags: int) -> None:
+    def __init__(self, kernel: Kernel, flags: int, uid: int = 0) -> None:
+        """EMFILE if the user `uid` has as many as one may have."""
+        count = _instances.get((kernel, uid), 0)
+        if count >= MAX_USER_INSTANCES:
+            raise LinuxError(EMFILE)
         super().__init__(kernel, os.O_RDONLY | flags)
+        self.kernel = kernel
+        self.uid = uid
+        _instances[kernel, uid] = count + 1
         self.events: deque[tuple[int, int, int, bytes]] = deque()
         """wd, mask, cookie, name."""
         self.watches: dict[int, InotifyWatch] = {}
@@ -89,11 +103,14 @@ class Inotify(AnonymousFile):
         return b"anon_inode:inotify"
 
     def release(self) -> None:
+        _instances[self.kernel, self.uid] -= 1
+        if not _instances[self.kernel, self.uid]:
+            del _instances[self.kernel, self.uid]
         for watch in tuple(self.watches.values()):
             self._detach(watch)
 
     def add_watch(self, path: Path, mask: int) -> int:
-        """Watch the file at `path`, or change the watch that is there. EEXIST, ENOSPC"""
+        """Watch the file at `path`, or change the watch that is there. EEXIST, ENOSPC, ENOMEM"""
         for watch in path.inode.watches or ():
             if isinstance(watch, InotifyWatch) and watch.instance is self:
                 if mask & IN_MASK_CREATE:
@@ -102,6 +119,7 @@ class Inotify(AnonymousFile):
                 return watch.wd
         if len(self.watches) >= MAX_USER_WATCHES:
             raise LinuxError(ENOSPC)
+        self.kernel.memory.grow(SMALL)
         self.last_wd += 1
         watch = InotifyWatch(self, self.last_wd, path, mask)
         self.watches[watch.wd] = watch
@@ -139,12 +157,20 @@ class Inotify(AnonymousFile):
         events = self.events
         if events and events[-1] == event:
             return
-        if len(events) >= MAX_QUEUED_EVENTS:
-            if events[-1][0] == -1:
+        if len(events) >= MAX_QUEUED_EVENTS or not self._has_memory(len(name)):
+            if events and events[-1][0] == -1:
                 return
             event = (-1, IN_Q_OVERFLOW, 0, b"")
         events.append(event)
         self.queue.wake(POLLIN | POLLRDNORM)
+
+    def _has_memory(self, size: int) -> bool:
+        """For an event with `size` bytes more. Where there is none, it counts as lost."""
+        try:
+            self.kernel.memory.grow(SMALL + size)
+        except LinuxError:
+            return False
+        return True
 
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
         """As many whole events as there is room for; EINVAL if not even one has."""

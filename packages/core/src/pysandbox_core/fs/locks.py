@@ -11,11 +11,13 @@ Linux: fs/locks.c.
 
 from __future__ import annotations
 
+from bisect import insort
 from errno import EAGAIN, EDEADLK, ENOLCK
 from fcntl import F_UNLCK, F_WRLCK, LOCK_EX
 from typing import TYPE_CHECKING, NamedTuple
 
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.waiting import WaitQueue
 
 if TYPE_CHECKING:
@@ -41,23 +43,24 @@ class RecordLock(NamedTuple):
     pid: int
     """Who F_GETLK names; -1 for OFD locks."""
 
-    def conflicts(self, owner: object, kind: int, start: int, end: int) -> bool:
-        return (
-            self.owner is not owner
-            and self.start <= end
-            and self.end >= start
-            and F_WRLCK in (self.type, kind)
-        )
+
+def _start(lock: RecordLock) -> int:
+    return lock.start
 
 
 class FileLocks:
     """Every lock on one inode."""
 
-    __slots__ = ("flocks", "queue", "records")
+    __slots__ = ("_gone", "_records", "_stale", "flocks", "owned", "queue")
 
     def __init__(self) -> None:
-        self.records: list[RecordLock] = []
-        """By start."""
+        self._records: list[RecordLock] = []
+        self._gone: set[object] = set()
+        """Owners that gave up all they have in `_records`, `_stale` locks, which are still there:
+        many owners may go one after the other, when a process ends."""
+        self._stale = 0
+        self.owned: dict[object, int] = {}
+        """How many locks each owner has: most who close a file have none."""
         self.flocks: dict[FileDescription, int] = {}
         """LOCK_SH or LOCK_EX."""
         self.queue = WaitQueue()
@@ -70,32 +73,57 @@ class FileLocks:
             inode.locks = cls()
         return inode.locks
 
+    @property
+    def records(self) -> list[RecordLock]:
+        """All that are held, by start."""
+        if self._stale:
+            self._drop_stale()
+        return self._records
+
+    def _drop_stale(self) -> None:
+        self._records = [lock for lock in self._records if lock.owner not in self._gone]
+        self._gone.clear()
+        self._stale = 0
+
     def blocking(self, owner: object, kind: int, start: int, end: int) -> RecordLock | None:
         """The first lock of another owner that is in the way."""
+        writes = kind == F_WRLCK
         for lock in self.records:
-            if lock.conflicts(owner, kind, start, end):
+            holder, held, first, last, _ = lock
+            if first > end:
+                break
+            if last >= start and holder is not owner and (writes or held == F_WRLCK):
                 return lock
         return None
 
     def set(self, owner: object, kind: int, start: int, end: int, pid: int) -> None:
         """Give `owner` the range, or take it from it (F_UNLCK); nobody is in the way."""
-        kept = []
-        for lock in self.records:
-            if lock.owner is not owner or lock.end < start - 1 or lock.start > end + 1:
-                kept.append(lock)
-            elif lock.type == kind:  # touches or overlaps: one range from now on
+        before, after = start - 1, end + 1
+        records = self.records
+        touched = [
+            lock for lock in records if lock[0] is owner and lock[3] >= before and lock[2] <= after
+        ]
+        added = []
+        for lock in touched:
+            if lock.type == kind:  # touches or overlaps: one range from now on
                 start, end = min(start, lock.start), max(end, lock.end)
             else:
                 if lock.start < start:
-                    kept.append(lock._replace(end=min(lock.end, start - 1)))
+                    added.append(lock._replace(end=min(lock.end, start - 1)))
                 if lock.end > end:
-                    kept.append(lock._replace(start=max(lock.start, end + 1)))
-        if len(kept) > MAX_RECORDS:
-            raise LinuxError(ENOLCK)
+                    added.append(lock._replace(start=max(lock.start, end + 1)))
         if kind != F_UNLCK:
-            kept.append(RecordLock(owner, kind, start, end, pid))
-        kept.sort(key=lambda lock: lock.start)
-        self.records = kept
+            added.append(RecordLock(owner, kind, start, end, pid))
+        if len(records) - len(touched) + len(added) > MAX_RECORDS:
+            raise LinuxError(ENOLCK)
+        if touched:
+            gone = set(map(id, touched))
+            self._records = records = [lock for lock in records if id(lock) not in gone]
+        for lock in added:
+            insort(records, lock, key=_start)
+        self.owned[owner] = self.owned.get(owner, 0) + len(added) - len(touched)
+        if not self.owned[owner]:
+            del self.owned[owner]
         self.queue.wake()
 
     def closed(self, files: FdTable) -> None:
@@ -109,9 +137,12 @@ class FileLocks:
         self.queue.wake()
 
     def _forget(self, owner: object) -> None:
-        left = [lock for lock in self.records if lock.owner is not owner]
-        if len(left) != len(self.records):
-            self.records = left
+        count = self.owned.pop(owner, 0)
+        if count:
+            self._gone.add(owner)
+            self._stale += count
+            if self._stale * 2 > len(self._records):
+                self._drop_stale()
             self.queue.wake()
 
 
@@ -144,6 +175,8 @@ def lock_record(
             task.block(locks.queue)
         finally:
             _waiting.pop(owner, None)
+    if kind != F_UNLCK:
+        task.kernel.memory.grow(SMALL)
     locks.set(owner, kind, start, end, pid)
 
 

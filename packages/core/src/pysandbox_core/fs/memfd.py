@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from pysandbox_core.abi.fcntl import O_LARGEFILE
 from pysandbox_core.fs.dentry import Dentry, Path
 from pysandbox_core.fs.mount import Mount
-from pysandbox_core.fs.tmpfs import TmpFile, TmpFileDescription, TmpFs
+from pysandbox_core.fs.tmpfs import UNLIMITED, TmpFile, TmpFileDescription, TmpFs
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.file_description import FileDescription
@@ -50,6 +50,6 @@ def open_memfd(task: Task, name: bytes, seals: int, permissions: int = 0o777) ->
 def _memory_mount(kernel: Kernel) -> Mount:
     mount = _mounts.get(kernel)
     if mount is None:
-        fs = TmpFs(kernel, max_inodes=None)
+        fs = TmpFs(kernel, max_bytes=UNLIMITED, max_inodes=UNLIMITED)
         mount = _mounts[kernel] = Mount(0, fs, Dentry(b"", None, fs.root), b"tmpfs", 0)
     return mount

@@ -11,7 +11,7 @@ Linux: struct mount, fs/namespace.c.
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL
+from errno import EBUSY, EINVAL, ENOENT
 from typing import TYPE_CHECKING
 
 from pysandbox_core.errors import LinuxError
@@ -107,6 +107,8 @@ class MountNamespace:
     def __init__(self, root: FileSystem, source: bytes, flags: int = MS_RELATIME) -> None:
         self.dentries = DentryCache()
         self._last_id = 20
+        self.count = 0
+        """Mounts that there are."""
         self._superblocks: dict[FileSystem, tuple[Dentry, int]] = {}
         """File system -> its root dentry and how many mounts show it."""
         self.root_mount = self._make(root, source, flags)
@@ -147,6 +149,7 @@ class MountNamespace:
             doomed.extend(each.children)
         for each in reversed(doomed):
             self._unlink(each)
+            self.count -= 1
             self._release(each.fs)
 
     def move(self, mount: Mount, to: Path) -> None:
@@ -161,6 +164,15 @@ class MountNamespace:
         self.root_mount = new_root
         self.root = Path(new_root, new_root.root)
         self._attach(old_root, put_old)
+
+    def has(self, mount: Mount) -> bool:
+        """Is it attached here? Not what umount2(2) has detached, nor what no path leads to."""
+        return mount.parent is not None or mount is self.root_mount
+
+    def check_mountable(self, place: Path) -> None:
+        """ENOENT if nothing can be mounted there: it was removed, or detached. lock_mount()"""
+        if place.dentry.unlinked or not self.has(place.mount):
+            raise LinuxError(ENOENT)
 
     def covered(self, mount: Mount, dentry: Dentry) -> tuple[Mount, Dentry]:
         """What is seen at (mount, dentry): the top of the mounts stacked there."""
@@ -183,6 +195,7 @@ class MountNamespace:
         dentry, users = known if known else (self.dentries.root(fs.root), 0)
         self._superblocks[fs] = (dentry, users + 1)
         self._last_id += 1
+        self.count += 1
         return Mount(self._last_id, fs, dentry, source, flags)
 
     def _copy(self, mount: Mount, root: Dentry, flags: int | None) -> Mount:

@@ -41,6 +41,7 @@ from pysandbox_core.fs.permissions import (
     may_create_in_sticky,
     new_owner,
 )
+from pysandbox_core.fs.regular_file import wait_until_free
 from pysandbox_core.fs.resolve import Walk, lookup, resolve
 
 if TYPE_CHECKING:
@@ -92,11 +93,13 @@ def open_place(task: Task, place: Path, flags: int, *, created: bool = False) ->
         if truncates and place.mount.flags & MS_RDONLY:
             raise LinuxError(EROFS)
         _may_open(task, place, inode, flags)
-    if flags & 3 and inode.mode & S_IFMT == S_IFREG:
+    if (truncates or flags & 3) and inode.mode & S_IFMT == S_IFREG:
         if inode.executions:
             raise LinuxError(ETXTBSY)
     if task.kernel.hooks is not None:
         hook_calls.file_open(task, place, flags)
+    if truncates:
+        wait_until_free(task, inode)
     file = inode.open(task, place, flags & (_KEPT_FLAGS | os.O_NOCTTY) | O_LARGEFILE)
     file.flags &= ~os.O_NOCTTY  # of use to a terminal's open alone
     if notify.watching:

@@ -28,10 +28,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from pysandbox_core.errors import LinuxError, linux_errors
-from pysandbox_core.fs import notify
 from pysandbox_core.fs.file_pages import FilePages
 from pysandbox_core.fs.inode import DirEntry, Inode, StatFs
-from pysandbox_core.fs.regular_file import check_end
 from pysandbox_core.fs.tmpfs import (
     TmpDirectory,
     TmpFile,
@@ -315,7 +313,7 @@ class OverlayDirectory(LowerInode, TmpDirectory):
             self.nlink += by
 
     def host_descriptor(self) -> int:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.lower.fd)
+        return self.lower.open_itself()
 
 
 class OverlayFile(LowerInode, TmpFile):
@@ -369,10 +367,10 @@ class OverlayFile(LowerInode, TmpFile):
             self.settle()
         return pages
 
-    def read_at(self, sink: Sink, offset: int) -> int:
+    def read_at(self, sink: Sink, offset: int, limit: int) -> int:
         if self.pages is not None:
-            return super().read_at(sink, offset)
-        return read_host(sink, self.lower_file().host_fd, offset)
+            return super().read_at(sink, offset, limit)
+        return read_host(sink, self.lower_file().host_fd, offset, limit)
 
     def write_at(self, source: Source, offset: int, limit: int) -> int:
         done = self.copy_up().write(source, offset, limit)
@@ -419,20 +417,13 @@ class LowerFileDescription(TmpFileDescription):
         self.lower.decref()
         super().release()
 
-    def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
+    def read_at(self, sink: Sink, offset: int, limit: int) -> int:
         inode = self.inode
         if inode.pages is not None:
-            return super().read(task, sink, offset)
-        position = self.offset if offset is None else offset
-        if position >= inode.lower_size:  # most files are read until the end shows
-            check_end(position, sink.remaining)
+            return inode.read_at(sink, offset, limit)
+        if offset >= inode.lower_size:  # most files are read until the end shows
             return 0
-        done = read_host(sink, self.lower.host_fd, position)
-        if offset is None:
-            self.offset = position + done
-        if done and notify.watching:
-            notify.file_event(self, notify.IN_ACCESS)
-        return done
+        return read_host(sink, self.lower.host_fd, offset, limit)
 
     def seek_data(self, offset: int, data: bool) -> int:
         if self.inode.pages is not None:
@@ -461,10 +452,9 @@ class OverlaySpecial(LowerInode, TmpSpecial):
         LowerInode.__init__(self, fs, status)
 
 
-def read_host(sink: Sink, host_fd: int, offset: int) -> int:
-    """Move what is at `offset` of a regular host file to `sink`: a large read straight to the
-    program's memory."""
-    wanted = sink.remaining
+def read_host(sink: Sink, host_fd: int, offset: int, wanted: int) -> int:
+    """Move at most `wanted` bytes from `offset` of a regular host file to `sink`, which has room
+    for them: a large read straight to the program's memory."""
     done = 0
     try:
         if wanted < _DIRECT_READ:

@@ -259,7 +259,7 @@ class PipeFile(FileDescription):
             room = pipe.capacity - pipe.used
             wanted = PIPE_BUF if self.flags & os.O_DIRECT else min(source.remaining, PIPE_BUF)
             if room >= wanted or (done and room and not self.flags & os.O_DIRECT):
-                moved = self._put(source, room)
+                moved = self._put(task, source, room)
                 done += moved
                 if pipe.read_queue.waiters:
                     pipe.read_queue.wake(READABLE)
@@ -278,8 +278,9 @@ class PipeFile(FileDescription):
                 break
         return done
 
-    def _put(self, source: Source, room: int) -> int:
+    def _put(self, task: Task, source: Source, room: int) -> int:
         """One chunk, or one packet, from `source`."""
+        task.kernel.memory.grow(min(source.remaining, room))
         if self.flags & os.O_DIRECT:
             data = source.read(min(source.remaining, PIPE_BUF))
             if data:

@@ -217,7 +217,9 @@ class TextFile(FileDescription):
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
         position = self.offset if offset is None else offset
         if position == 0 or self.text is None:
-            self.text = self.inode.generate(task)
+            text = self.inode.generate(task)
+            task.kernel.memory.grow(len(text))
+            self.text = text
         count = sink.write(self.text[position : position + sink.remaining])
         if offset is None:
             self.offset = position + count

@@ -59,6 +59,7 @@ from pysandbox_core.waiting import (
     POLLPRI,
     POLLRDNORM,
     POLLWRNORM,
+    Turn,
 )
 
 if TYPE_CHECKING:
@@ -307,12 +308,15 @@ class MasterFile(FileDescription):
 
     def write(self, task: Task, source: Source, offset: int | None = None) -> int:
         total = 0
+        turn = Turn(task)
         while source.remaining:
             data = source.read(min(source.remaining, CHUNK))
             used = self.pty.master_write(data)
             source.undo(len(data) - used)
             total += used
             if used:
+                if source.remaining and not turn.goes_on():
+                    break
                 continue
             try:
                 self._wait(task)

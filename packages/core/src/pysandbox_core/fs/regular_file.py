@@ -20,14 +20,20 @@ from pysandbox_core.fs import notify
 from pysandbox_core.fs.file_description import FMODE_WRITE, FileDescription
 from pysandbox_core.fs.inode import DirEntry, Inode
 from pysandbox_core.fs.permissions import drop_privileges_on_write
+from pysandbox_core.waiting import Turn, WaitQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from pysandbox_core.fs.dentry import Path
     from pysandbox_core.mm.io_buffer import Sink, Source
     from pysandbox_core.mm.mappable import Mappable
     from pysandbox_core.task import Task
 
 MAX_FILE_SIZE = (1 << 63) - 1
+PIECE = 4 << 20
+"""Bytes that are moved before others have their turn."""
 O_APPEND = os.O_APPEND
 
 
@@ -39,8 +45,8 @@ class RegularInode(Inode):
         """Length in bytes, now."""
         raise NotImplementedError
 
-    def read_at(self, sink: Sink, offset: int) -> int:
-        """Move what is at `offset` to `sink`; how many bytes, 0 at the end."""
+    def read_at(self, sink: Sink, offset: int, limit: int) -> int:
+        """Move at most `limit` bytes from `offset` to `sink`; how many, 0 at the end."""
         raise NotImplementedError
 
     def write_at(self, source: Source, offset: int, limit: int) -> int:
@@ -53,15 +59,21 @@ class RegularInode(Inode):
 
 
 class RegularFile(FileDescription):
-    """An open regular file."""
+    """An open regular file.
 
-    __slots__ = ()
+    Much is moved in pieces, between which others have their turn. Who does so has the file
+    description's position, and for writing the inode, for itself meanwhile (`busy`). Linux:
+    f_pos_lock, i_rwsem
+    """
+
+    __slots__ = ("busy",)
     inode: RegularInode
     counts_as_writer = True
     """While it is open for writing, the file can't be executed."""
 
     def __init__(self, flags: int, inode: RegularInode, path: Path | None = None) -> None:
         super().__init__(flags, inode, path)
+        self.busy: WaitQueue | None = None
         inode.opens += 1
         if self.mode & FMODE_WRITE:
             inode.writers += self.counts_as_writer
@@ -78,14 +90,19 @@ class RegularFile(FileDescription):
                 notify.inode_event(inode, notify.IN_DELETE_SELF)
 
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
-        inode = self.inode
-        if offset is None:
-            done = inode.read_at(sink, self.offset)
-            self.offset += done
+        if offset is None and self.busy is not None:
+            wait_until_free(task, self)
+        position = self.offset if offset is None else offset
+        wanted = sink.remaining
+        if wanted <= PIECE:
+            done = self.read_at(sink, position, wanted)
         else:
-            done = inode.read_at(sink, offset)
+            mine = () if offset is not None else (self,)
+            done = _move_much(task, self.read_at, sink, position, wanted, mine)
+        if offset is None:
+            self.offset = position + done
         if not done:
-            check_end(self.offset if offset is None else offset, sink.remaining)
+            check_end(position, wanted)
         elif notify.watching:
             notify.file_event(self, notify.IN_ACCESS)
         return done
@@ -95,6 +112,8 @@ class RegularFile(FileDescription):
         count = source.remaining
         if not count:
             return 0
+        if inode.busy is not None or (offset is None and self.busy is not None):
+            wait_until_free(task, inode, *(() if offset is not None else (self,)))
         if self.flags & O_APPEND:
             position = inode.size
         else:
@@ -102,14 +121,28 @@ class RegularFile(FileDescription):
         count = check_write(task, position, count)
         if inode.mode & 0o6000:
             drop_privileges_on_write(task.creds, inode)
-        done = inode.write_at(source, position, count)
+        if count <= PIECE:
+            done = self.write_at(source, position, count)
+        else:
+            mine = (inode,) if offset is not None else (inode, self)
+            done = _move_much(task, self.write_at, source, position, count, mine)
         if offset is None:
             self.offset = position + done
         if done and notify.watching:
             notify.file_event(self, notify.IN_MODIFY)
         return done
 
+    def read_at(self, sink: Sink, offset: int, limit: int) -> int:
+        """RegularInode.read_at, of the file that was opened."""
+        return self.inode.read_at(sink, offset, limit)
+
+    def write_at(self, source: Source, offset: int, limit: int) -> int:
+        """RegularInode.write_at, of the file that was opened."""
+        return self.inode.write_at(source, offset, limit)
+
     def seek(self, task: Task, offset: int, whence: int) -> int:
+        if self.busy is not None:
+            wait_until_free(task, self)
         if whence == os.SEEK_CUR:
             offset += self.offset
         elif whence == os.SEEK_END:
@@ -135,6 +168,7 @@ class RegularFile(FileDescription):
         return True
 
     def truncate(self, task: Task, length: int) -> None:
+        wait_until_free(task, self.inode)
         check_size_limit(task, length, self.inode.size)
         inode = self.inode
         if inode.mode & 0o6000:
@@ -148,6 +182,44 @@ class RegularFile(FileDescription):
 
     def mappable(self, task: Task) -> Mappable:
         return self.inode.mappable(task, bool(self.mode & 2))
+
+
+def wait_until_free(task: Task, *holders: Inode | RegularFile) -> None:
+    """Block until nobody moves much to or from any of them. Only death interrupts it."""
+    while queues := [holder.busy for holder in holders if holder.busy is not None]:
+        task.block(queues[0], killable_only=True)
+
+
+def _move_much(
+    task: Task,
+    move: Callable[[Any, int, int], int],
+    buffer: Sink | Source,
+    position: int,
+    length: int,
+    mine: tuple[Inode | RegularFile, ...],
+) -> int:
+    """`move` between `buffer` and `position` in pieces, with what is `mine` meanwhile; how many
+    bytes. An error counts only if nothing was moved."""
+    queue = WaitQueue()
+    for holder in mine:
+        holder.busy = queue
+    turn = Turn(task)
+    done = 0
+    try:
+        while done < length:
+            limit = min(PIECE, length - done)
+            moved = move(buffer, position + done, limit)
+            done += moved
+            if moved < limit or (done < length and not turn.goes_on(killable_only=True)):
+                break
+    except LinuxError:
+        if not done:
+            raise
+    finally:
+        for holder in mine:
+            holder.busy = None
+        queue.wake()
+    return done
 
 
 class DirectoryFile(FileDescription):

@@ -11,7 +11,6 @@ anywhere, also in these; what is missing of their paths is made, in memory.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from stat import S_IFDIR, S_IFREG
@@ -33,8 +32,11 @@ from pysandbox_core.fs.overlay import OverlayFs
 from pysandbox_core.fs.tmpfs import TmpFs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pysandbox_core.config import Bind
     from pysandbox_core.fs.inode import FileSystem, Inode
+    from pysandbox_core.fs.sources import Source
     from pysandbox_core.kernel import Kernel
 
 _SAFE = MS_NOSUID | MS_NODEV | MS_RELATIME
@@ -42,17 +44,22 @@ _PROC = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME
 _SYMLINKS_MAX = 40
 
 
-def build_mounts(kernel: Kernel) -> None:
-    """Mount everything that `kernel.config` asks for, and what every sandbox has."""
+def build_mounts(kernel: Kernel, sources: Sequence[Source]) -> None:
+    """Mount everything that `kernel.config` asks for, and what every sandbox has; `sources` is
+    where the host's part lies (`find_sources`)."""
     config = kernel.config
     _raise_descriptor_limit()
-    tree = _open_tree(config.rootfs, "rootfs")
-    kernel.mounts = MountNamespace(OverlayFs(kernel, tree), b"overlay")
+    tree = _open_tree(sources[0], "rootfs")
+    root = OverlayFs(kernel, tree)
+    root.space.account = kernel.account
+    kernel.mounts = MountNamespace(root, b"overlay")
     _mount_system(kernel)
-    for target in config.tmpfs:
-        _mount(kernel, TmpFs(kernel), target, b"tmpfs", _SAFE)
-    for bind in config.binds:
-        _mount_bind(kernel, bind)
+    for tmpfs in config.tmpfs:
+        fs = TmpFs(kernel, max_bytes=tmpfs.size, max_inodes=tmpfs.inodes)
+        fs.space.account = kernel.account
+        _mount(kernel, fs, tmpfs.target, b"tmpfs", _SAFE)
+    for bind, source in zip(config.binds, sources[1:], strict=True):
+        _mount_bind(kernel, bind, source)
 
 
 def _raise_descriptor_limit() -> None:
@@ -73,20 +80,19 @@ def _mount_system(kernel: Kernel) -> None:
     _mount(kernel, SysFs(kernel), b"/sys", b"sysfs", _PROC)
     _mount(kernel, DevFs(kernel), b"/dev", b"devtmpfs", MS_NOSUID | MS_RELATIME)
     _mount(kernel, kernel.devpts, b"/dev/pts", b"devpts", MS_NOSUID | MS_NOEXEC | MS_RELATIME)
-    _mount(kernel, TmpFs(kernel), b"/dev/shm", b"tmpfs", _SAFE)
+    shm = TmpFs(kernel)
+    shm.space.account = kernel.account
+    _mount(kernel, shm, b"/dev/shm", b"tmpfs", _SAFE)
 
 
-def _mount_bind(kernel: Kernel, bind: Bind) -> None:
+def _mount_bind(kernel: Kernel, bind: Bind, source: Source) -> None:
     from pysandbox_core.fs.host_directory import HostFs
 
     flags = MS_RELATIME if bind.writable else MS_RELATIME | MS_RDONLY
     flags |= MS_NOSUID | MS_NODEV
-    source, is_file = os.path.abspath(bind.source), not os.path.isdir(bind.source)
-    name = b""
-    if is_file:
-        source, name = os.path.split(os.path.realpath(source))
     fs = HostFs(kernel, _open_tree(source, "bind source"), writable=bind.writable)
-    if not is_file:
+    name = source.name
+    if not name:
         _mount(kernel, fs, bind.target, b"host", flags)
         return
     # a single file: its directory is opened, and nothing but the file is shown
@@ -99,11 +105,13 @@ def _mount_bind(kernel: Kernel, bind: Bind) -> None:
     mount.root = mounts.dentries.add(mount.root, name, inode)
 
 
-def _open_tree(path: bytes, what: str) -> HostTree:
+def _open_tree(source: Source, what: str) -> HostTree:
     try:
-        return HostTree.open(path)
+        return HostTree.open(source.directory, source.hidden)
     except OSError as error:
-        raise SandboxError(f"{what} {show(path)} can't be opened: {error.strerror}") from None
+        raise SandboxError(
+            f"{what} {show(source.path)} can't be opened: {error.strerror}"
+        ) from None
 
 
 def _mount(kernel: Kernel, fs: FileSystem, target: bytes, source: bytes, flags: int) -> None:

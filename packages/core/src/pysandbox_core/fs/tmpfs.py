@@ -40,6 +40,7 @@ from pysandbox_core.fs.regular_file import (
     check_size_limit,
 )
 from pysandbox_core.fs.special import open_special
+from pysandbox_core.kernel_memory import INODE
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.dentry import Path
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 TMPFS_MAGIC = 0x01021994
 PAGE_SIZE = 4096
 DEFAULT_INODES = 1 << 20
+UNLIMITED = 0
+"""As in tmpfs(5): size=0, nr_inodes=0."""
 XATTR_TOTAL_MAX = 1 << 16
 """Bytes of extended attributes that one file may have."""
 _DAY_NS = 86_400 * 10**9
@@ -70,14 +73,15 @@ class TmpFs(FileSystem):
         uid: int = 0,
         gid: int = 0,
         max_bytes: int | None = None,
-        max_inodes: int | None = DEFAULT_INODES,
+        max_inodes: int | None = None,
     ) -> None:
+        """`max_bytes` and `max_inodes`: None for as many as tmpfs takes, UNLIMITED for no limit."""
         self.kernel = kernel
-        if max_inodes == DEFAULT_INODES:
-            max_inodes = default_inodes(kernel)
+        pages = _memory_pages(kernel) if max_bytes is None else -(-max_bytes // PAGE_SIZE)
+        inodes = default_inodes(kernel) if max_inodes is None else max_inodes
         self.dev = kernel.new_device()
         self.space = SpaceLimit(
-            None if max_bytes is None else -(-max_bytes // PAGE_SIZE), max_inodes
+            None if max_bytes == UNLIMITED else pages, None if inodes == UNLIMITED else inodes
         )
         self._last_ino = 0
         self.root = self.new_directory(S_IFDIR | mode, uid, gid)
@@ -109,7 +113,7 @@ class TmpFs(FileSystem):
 
     def options(self) -> bytes:
         parts = []
-        if self.space.max_pages is not None:
+        if self.space.max_pages not in (None, _memory_pages(self.kernel)):
             parts.append(b"size=%dk" % (self.space.max_pages * PAGE_SIZE >> 10))
         if self.space.max_inodes not in (None, default_inodes(self.kernel)):
             parts.append(b"nr_inodes=%d" % (self.space.max_inodes or 0))
@@ -140,7 +144,9 @@ class TmpInode(Inode):
             self.fs.space.inodes -= self.charges
 
     def charge(self, count: int) -> None:
-        """It counts as `count` inodes more. ENOSPC"""
+        """It counts as `count` inodes more. ENOSPC, ENOMEM"""
+        if count > 0:
+            self.fs.kernel.memory.grow(count * INODE, kill=False)
         self.fs.space.take_inodes(count)
         self.charges += count
 
@@ -392,9 +398,9 @@ class TmpFile(TmpInode, RegularInode):
     def blocks(self) -> int:
         return self.pages.blocks
 
-    def read_at(self, sink: Sink, offset: int) -> int:
+    def read_at(self, sink: Sink, offset: int, limit: int) -> int:
         self.accessed()
-        return self.pages.read(sink, offset)
+        return self.pages.read(sink, offset, limit)
 
     def write_at(self, source: Source, offset: int, limit: int) -> int:
         seals = self.seals

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from pysandbox_core.errors import ERESTARTNOHAND, LinuxError
 from pysandbox_core.ipc.objects import IPC_NOWAIT, READ, WRITE, IpcObject, IpcTable
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.waiting import WaitQueue
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class MessageQueue(IpcObject):
             self.require_present()
         if self.table.messages >= MESSAGES_MAX:
             raise LinuxError(ENOMEM)
+        task.kernel.memory.grow(size + SMALL)
         self.table.messages += 1
         self.messages.append(message)
         self.bytes += size

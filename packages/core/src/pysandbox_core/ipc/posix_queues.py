@@ -32,6 +32,7 @@ from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.anonymous import AnonymousInode
 from pysandbox_core.fs.file_description import FileDescription
 from pysandbox_core.fs.permissions import MAY_READ, MAY_WRITE, check_access
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.signals import SigInfo
 from pysandbox_core.waiting import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, WaitQueue
 
@@ -180,6 +181,7 @@ class QueueFile(FileDescription):
             raise LinuxError(EMSGSIZE)
         while len(queue.heap) >= queue.maxmsg:
             self._wait(task, deadline_ns)
+        task.kernel.memory.grow(len(data) + SMALL)
         queue.put(task, data, priority)
 
     def receive(self, task: Task, room: int, deadline_ns: int | None) -> tuple[bytes, int]:

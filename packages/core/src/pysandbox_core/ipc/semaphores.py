@@ -8,13 +8,13 @@ Who waits is woken by every change and looks for himself; the first who came loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from errno import EAGAIN, EFBIG, EINTR, EINVAL, ENOSPC, ERANGE
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pysandbox_core.errors import Interrupted, LinuxError
 from pysandbox_core.ipc.objects import IPC_NOWAIT, READ, WRITE, IpcObject, IpcTable
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.waiting import WaitQueue
 
 if TYPE_CHECKING:
@@ -38,17 +38,19 @@ class Operation(NamedTuple):
     flags: int
 
 
-@dataclass(slots=True)
 class Semaphore:
     """One of a set."""
 
-    value: int = 0
-    pid: int = 0
-    """Who operated on it last."""
-    waiting_up: int = 0
-    """semncnt: who waits for it to grow."""
-    waiting_zero: int = 0
-    """semzcnt: who waits for it to be 0."""
+    __slots__ = ("pid", "value", "waiting_up", "waiting_zero")
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.pid = 0
+        """Who operated on it last."""
+        self.waiting_up = 0
+        """semncnt: who waits for it to grow."""
+        self.waiting_zero = 0
+        """semzcnt: who waits for it to be 0."""
 
 
 class SemaphoreSet(IpcObject):
@@ -146,6 +148,10 @@ class UndoList:
             raise LinuxError(ERANGE)
         self._changes[target] = known | changed
 
+    def drop(self, target: SemaphoreSet) -> None:
+        """The set was removed."""
+        self._changes.pop(target, None)
+
     def forget(self, target: SemaphoreSet, number: int) -> None:
         self._changes.get(target, {}).pop(number, None)
 
@@ -184,15 +190,25 @@ def make_set(task: Task, key: int, count: int, mode: int, now: int) -> Semaphore
     present = sets(task.kernel).by_index.values()
     if sum(len(other.semaphores) for other in present) + count > SEMMNS:
         raise LinuxError(ENOSPC)
+    task.kernel.memory.grow(count * SMALL)
     return SemaphoreSet(task, key, count, mode, now)
 
 
-_tables: WeakKeyDictionary[Kernel, IpcTable[SemaphoreSet]] = WeakKeyDictionary()
+class SetTable(IpcTable[SemaphoreSet]):
+    """All sets of a kernel."""
+
+    def remove(self, victim: SemaphoreSet) -> None:
+        super().remove(victim)
+        for undo in _undo_lists.values():
+            undo.drop(victim)
 
 
-def sets(kernel: Kernel) -> IpcTable[SemaphoreSet]:
+_tables: WeakKeyDictionary[Kernel, SetTable] = WeakKeyDictionary()
+
+
+def sets(kernel: Kernel) -> SetTable:
     """All of `kernel`."""
     table = _tables.get(kernel)
     if table is None:
-        table = _tables[kernel] = IpcTable(SEMMNI)
+        table = _tables[kernel] = SetTable(SEMMNI)
     return table

@@ -134,11 +134,19 @@ def detach(task: Task, addr: int) -> None:
     file.segment.lpid = task.group.pid
 
 
+def shm_all(kernel: Kernel) -> int:
+    """SHMALL, in bytes: of all segments together. They outlive their processes, so that a limit of
+    the sandbox's memory leaves half of it to others."""
+    limit = kernel.memory_file.limit
+    return 1 << 47 if limit is None else limit // 2
+
+
 def make_segment(task: Task, key: int, size: int, flags: int, now: int) -> Segment:
     """A new one. EINVAL the size; ENOSPC"""
     if not 1 <= size <= SHMMAX:
         raise LinuxError(EINVAL)
-    if page_up(size) >= 1 << 47:
+    present = sum(page_up(other.size) for other in segments(task.kernel).by_index.values())
+    if present + page_up(size) > shm_all(task.kernel):
         raise LinuxError(ENOSPC)
     return Segment(task, key, size, flags, now)
 

@@ -269,8 +269,8 @@ def _map_segment(
         if memsz > filesz and tail > 0 and prot & PROT_WRITE:
             try:
                 mm.write(addr + filesz, bytes(start + length - addr - filesz))
-            except LinuxError:
-                raise LinuxError(EFAULT) from None
+            except LinuxError as error:
+                raise LinuxError(ENOMEM if error.errno == ENOMEM else EFAULT) from None
     else:
         zero_start, zero_end = start, addr + memsz
     zero_end = (zero_end + PAGE_SIZE - 1) & _PAGE_MASK

@@ -42,6 +42,7 @@ from pysandbox_core.abi.elf import (
 from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.open_file import open_for_exec
+from pysandbox_core.host_facts import host_facts
 from pysandbox_core.loader import elf, script
 from pysandbox_core.loader.stack import build_stack, check_strings, choose_stack_top
 from pysandbox_core.loader.vdso import map_vdso
@@ -229,19 +230,8 @@ def _auxv(
     return [(tag, value & 0xFFFFFFFFFFFFFFFF) for tag, value in vector]
 
 
-_capabilities: tuple[int, int] | None = None
-
-
 def _hardware_capabilities() -> tuple[int, int]:
     """AT_HWCAP and AT_HWCAP2 of this processor: the host's own, since programs run on it
     directly."""
-    global _capabilities
-    if _capabilities is None:
-        try:
-            with open("/proc/self/auxv", "rb") as file:
-                words = memoryview(file.read()).cast("Q")
-        except OSError:
-            words = memoryview(b"").cast("B")
-        found = dict(zip(words[::2], words[1::2], strict=False))
-        _capabilities = found.get(AT_HWCAP, 0), found.get(AT_HWCAP2, 0)
-    return _capabilities
+    auxv = host_facts().auxv
+    return auxv.get(AT_HWCAP, 0), auxv.get(AT_HWCAP2, 0)

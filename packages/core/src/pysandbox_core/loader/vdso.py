@@ -8,11 +8,11 @@ Linux: arch/x86/entry/vdso/vma.c.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ
 
+from pysandbox_core.host_facts import host_facts
 from pysandbox_core.mm.layout import find_range, random_bytes_below
 from pysandbox_core.mm.mappable import Frames, Mappable, page_up
 from pysandbox_core.mm.vma import VM_SPECIAL, Backing, Vma
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.mm.memory_manager import MemoryManager
 
-IMAGE_PATH = os.path.join(os.path.dirname(os.path.dirname(__file__)), "vdso", "vdso.so")
 
 _PMD_SIZE = 2 << 20
 
@@ -56,8 +55,7 @@ class VdsoPages:
 
     def __init__(self, kernel: Kernel) -> None:
         memory_file = kernel.memory_file
-        with open(IMAGE_PATH, "rb") as file:
-            image = file.read()
+        image = host_facts().vdso_image
         length = page_up(len(image))
         offset = memory_file.allocate(length // PAGE_SIZE)
         memory_file.view[offset : offset + len(image)] = image

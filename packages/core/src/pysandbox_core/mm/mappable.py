@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from errno import EOPNOTSUPP
+from errno import EFAULT, EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ, PROT_WRITE
@@ -74,7 +74,8 @@ class Mappable:
         raise NotImplementedError
 
     def identity(self, offset: int) -> int:
-        """A number that only this byte of this file has, for shared futexes."""
+        """A number that only this byte of this file has, for shared futexes. EFAULT where there is
+        none: the file ends before."""
         raise NotImplementedError
 
     def invalidate(self, start: int, end: int, *, copies: bool = True) -> None:
@@ -115,15 +116,13 @@ _device_prots: dict[int, int] = {}
 def _try_prots(host_fd: int, size: int) -> int:
     """With what protections does the host map this file? Some file systems can't (FUSE with direct
     input and output), some may not be executed from (mounted noexec)."""
-    allowed = 0
-    for prot in (PROT_READ, PROT_READ | PROT_EXEC):
-        try:
-            # Never touched, so that no truncation can harm this process.
-            mmap.mmap(host_fd, size, flags=mmap.MAP_SHARED, prot=prot).close()
-        except (OSError, ValueError):  # ValueError: it has shrunk meanwhile
-            break
-        allowed |= prot
-    return allowed
+    try:
+        # Never touched, so that no truncation can harm this process.
+        mmap.mmap(host_fd, size, flags=mmap.MAP_SHARED, prot=PROT_READ).close()
+        executable = not os.fstatvfs(host_fd).f_flag & os.ST_NOEXEC
+    except (OSError, ValueError):  # ValueError: it has shrunk meanwhile
+        return 0
+    return PROT_READ | PROT_EXEC if executable else PROT_READ
 
 
 class HostFileMappable(Mappable):
@@ -222,7 +221,10 @@ class MemoryMappable(Mappable):
 
     def identity(self, offset: int) -> int:
         page = offset & -PAGE_SIZE
-        return self.frames(page, PAGE_SIZE, True)[0][1] + offset - page
+        found = self.frames(page, PAGE_SIZE, True)
+        if not found:
+            raise LinuxError(EFAULT)
+        return found[0][1] + offset - page
 
     def resize(self, size: int) -> None:
         """truncate(2): pages beyond the new end are gone, what is left of the last one is

@@ -40,6 +40,7 @@ from pysandbox_core.abi.mman import (
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FMODE_READ, FMODE_WRITE
 from pysandbox_core.fs.mount import MS_NOEXEC
+from pysandbox_core.kernel_memory import MAPPING
 from pysandbox_core.mm.layout import find_range, gap_start
 from pysandbox_core.mm.mappable import MemoryMappable
 from pysandbox_core.mm.pages import EAGER_COPY_MAX, EAGER_MAX
@@ -100,6 +101,7 @@ class MmMapping(MmAccess):
             self._count(vma, at - stop)
             if vma.backing is not None:
                 self.drop_backing(vma.backing, stop - at)
+        self.drop_extents(start, end)
         if end > self.gap_addr:
             index = self.vmas.first_after(start)
             low = self.vmas.ends[index - 1] if index else 0
@@ -147,7 +149,7 @@ class MmMapping(MmAccess):
         """ENOMEM if cutting VMAs at `start` and `end` makes too many."""
         if len(self.vmas) >= MAX_MAP_COUNT - 1:
             raise LinuxError(ENOMEM)
-        self.require_host_room()
+        self.require_mappings()
 
     def require_unsealed(self, start: int, end: int) -> None:
         """EPERM if part of the range was sealed by mseal(2)."""
@@ -177,7 +179,8 @@ class MmMapping(MmAccess):
         """
         if len(self.vmas) > MAX_MAP_COUNT:
             raise LinuxError(ENOMEM)
-        self.require_host_room()
+        self.require_mappings()
+        self.kernel.memory.grow(MAPPING)
         if flags & MAP_FIXED_NOREPLACE:
             flags |= MAP_FIXED
         start = find_range(self, addr, length, flags)
@@ -389,6 +392,7 @@ class MmMapping(MmAccess):
                 raise LinuxError(ENOMEM)
             self.require_memory(new, end - start)
         self.require_split(start, end)
+        self.kernel.memory.grow(2 * MAPPING)
         backing = vma.backing
         if (
             prot & PROT_EXEC

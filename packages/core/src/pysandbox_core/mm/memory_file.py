@@ -34,6 +34,8 @@ from pysandbox_core.errors import LinuxError
 from pysandbox_core.ranges import RangeMap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pysandbox_core.mm.pages import MmPages
 
 EXTENT_SHIFT = 24
@@ -42,6 +44,8 @@ EXTENT_SIZE = 1 << EXTENT_SHIFT
 _PENDING_BYTES = 8 << 20
 _PENDING_RANGES = 64
 _FIRST_FIT_STEPS = 64
+_PROBES = 16
+"""Pages of data that are looked at one by one."""
 
 
 class MemoryFile:
@@ -61,6 +65,12 @@ class MemoryFile:
         """Bytes that there are at all."""
         self.granted = 0
         """Bytes of frames in use, touched or not."""
+        self.remeasure: Callable[[], None] = lambda: None
+        """Brings `reserved` up to date: whoever counts for it does so now and then."""
+        self.reserved = 0
+        """Bytes of the limit that the kernel's own objects take: kernel_memory.py."""
+        self.generation = 0
+        """Changes whenever address spaces may have lost pages to others' need."""
         self.spaces: dict[MmPages, None] = {}
         """Address spaces that have frames, for `reclaim`."""
         self._refs: RangeMap[int] = RangeMap()
@@ -89,12 +99,7 @@ class MemoryFile:
     def allocate(self, npages: int) -> int:
         """`npages` contiguous frames; their offset. May `reclaim`. ENOMEM at the limit."""
         length = npages * PAGE_SIZE
-        try:
-            self._charge(length)
-        except LinuxError:
-            if not self.reclaim():
-                raise
-            self._charge(length)
+        self._charge(length, reclaims=True)
         if length > EXTENT_SIZE // 4:
             offset = self._take_extents(-(-length // EXTENT_SIZE))
             for extent in range(offset, offset + length, EXTENT_SIZE):
@@ -163,13 +168,15 @@ class MemoryFile:
     @property
     def tight(self) -> bool:
         """The limit is near: grant only what is needed at once."""
-        return self.limit is not None and self.granted > self.limit - (self.limit >> 3)
+        limit = self.limit
+        return limit is not None and self.granted > limit - self.reserved - (limit >> 3)
 
     def reclaim(self) -> bool:
         """Take back what was granted to address spaces and never touched; False if there is
         nothing. Changes their pages: not while one of them is being walked."""
         granted = self.granted
         if self.usage() < granted:
+            self.generation += 1
             for space in tuple(self.spaces):
                 space.trim()
             self.flush()
@@ -199,7 +206,7 @@ class MemoryFile:
                 break
             if start >= end:
                 break
-            offset = min(os.lseek(self.fd, start, os.SEEK_HOLE), end)
+            offset = self._data_end(start, end)
             found.append((start, offset - start))
         return found
 
@@ -211,10 +218,29 @@ class MemoryFile:
 
     # Inside.
 
-    def _charge(self, length: int) -> None:
-        """ENOMEM unless `length` more bytes are within the limit."""
-        if self.limit is not None and self.granted + length > self.limit:
+    def _data_end(self, start: int, end: int) -> int:
+        """Where the data that begins at `start` ends, at most `end`. The host looks for a hole page
+        by page, through all the data of whoever has the frames behind: a short way is gone here."""
+        for page in range(start + PAGE_SIZE, start + _PROBES * PAGE_SIZE, PAGE_SIZE):
+            if page >= end:
+                return end
+            try:
+                if os.lseek(self.fd, page, os.SEEK_DATA) != page:
+                    return page
+            except OSError:
+                return page
+        return min(os.lseek(self.fd, start, os.SEEK_HOLE), end)
+
+    def _charge(self, length: int, *, reclaims: bool = False) -> None:
+        """ENOMEM unless `length` more bytes are within the limit, after a `reclaim` if asked."""
+        if self._fits(length):
+            return
+        self.remeasure()
+        if not self._fits(length) and not (reclaims and self.reclaim() and self._fits(length)):
             raise LinuxError(ENOMEM)
+
+    def _fits(self, length: int) -> bool:
+        return self.limit is None or self.granted + length <= self.limit - self.reserved
 
     def _grant(self, offset: int, length: int) -> None:
         if self._pending_bytes and self._pending.overlaps(offset, offset + length):
@@ -226,13 +252,11 @@ class MemoryFile:
         self.granted -= end - start
         self._pending.set(start, end, True)
         self._pending_bytes += end - start
-        first = start & -EXTENT_SIZE
-        if first in self._pool_extents:
-            self._pool.set(start, end, True)
-        elif self._orphans:
-            for extent in range(first, end, EXTENT_SIZE):
-                if extent in self._orphans:
-                    self._recycle(extent)
+        for extent in range(start & -EXTENT_SIZE, end, EXTENT_SIZE):
+            if extent in self._pool_extents:  # each for itself: neighbours may be somebody's own
+                self._pool.set(max(start, extent), min(end, extent + EXTENT_SIZE), True)
+            elif extent in self._orphans:
+                self._recycle(extent)
 
     def _recycle(self, extent: int) -> None:
         if not self._refs.overlaps(extent, extent + EXTENT_SIZE):

@@ -172,11 +172,26 @@ class MemoryManager(MmMapping):
         """Bytes of the range that the host keeps memory for; granted, not touched is not
         counted."""
         total = 0
+        frames: list[tuple[int, int]] = []
         for at, stop, piece in self.pages.within(start, end):
             source = piece.source
             if source is not None and not source.in_memory_file:
                 total += stop - at
             else:
-                ranges = self.memory_file.data_ranges(at + piece.delta, stop - at)
-                total += sum(length for _, length in ranges)
+                frames.append((at + piece.delta, stop + piece.delta))
+        # neighbours in the memory file are asked about together, wherever they are mapped
+        for first, last in _joined(frames):
+            total += sum(length for _, length in self.memory_file.data_ranges(first, last - first))
         return total
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same ranges, lowest first, with those that touch made one."""
+    ranges.sort()
+    joined: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined

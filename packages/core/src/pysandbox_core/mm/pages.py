@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform import ACCESS_EXEC, ACCESS_WRITE, PAGE_SIZE, PROT_EXEC, PROT_WRITE
 
+from pysandbox_core import oom
 from pysandbox_core.abi.mman import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL
 from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.kernel_memory import MAPPING
 from pysandbox_core.mm.memory_file import EXTENT_SHIFT, EXTENT_SIZE
-from pysandbox_core.mm.state import HOST_MAPPINGS_MAX, STACK_GUARD_GAP, MmState
+from pysandbox_core.mm.state import STACK_GUARD_GAP, MmState
 from pysandbox_core.mm.vma import HOST_PROT, VM_GROWSDOWN, VM_LOCKED, VM_SHARED, Piece, Vma
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ HOT_PAGES_MAX = 48
 """Pages that fork copies because earlier forks showed that they will be written."""
 TRIM_MIN = 32 << 10
 """Shorter runs are not worth another mapping on the host."""
-HOST_ROOM_MIN = 512
-"""Mappings on the host that one operation may add."""
+MAPPINGS_MIN = 512
+"""Mappings that one operation may add."""
 STACK_STEP = 128 << 10
 """Bytes that a stack grows by at least, as far as its limit allows."""
 
@@ -81,30 +83,35 @@ class MmPages(MmState):
             self.make_present(index, addr, write)
         except LinuxError as error:
             if error.errno == ENOMEM:
-                self.kernel.log(self._describe_shortage())
+                if oom.dying(self.kernel):
+                    return 0, 0  # until they are gone, the program comes here again
+                self.kernel.log("out of memory: a program has too many mappings")
                 return SIGKILL, SI_KERNEL
             return SIGBUS, BUS_ADRERR
         return 0, 0
 
-    def _describe_shortage(self) -> str:
-        memory_file = self.memory_file
-        if memory_file.limit is None or memory_file.granted < memory_file.limit // 2:
-            return "out of memory: a program has too many mappings"
-        return f"out of memory: limit of {memory_file.limit} bytes reached"
-
     def make_present(self, index: int, addr: int, write: bool) -> None:
         """Make the page at `addr`, in VMA number `index`, reachable as its VMA says, and ready to
         be written if `write`. The caller has checked the VMA's rights. EFAULT beyond the end of the
-        file, ENOMEM at the limit."""
-        self.require_host_room()
+        file, ENOMEM at the limit, if killing another process does not help at once."""
+        self.require_mappings()
+        self.kernel.memory.grow(MAPPING)
         tight = self.memory_file.tight
         try:
             self._make_present(index, addr, write, PAGE_SIZE if tight else RUN)
         except LinuxError as error:
             if error.errno != ENOMEM:
                 raise
-            self.memory_file.reclaim()
-            self._make_present(index, addr, write, PAGE_SIZE)
+        else:
+            return
+        self.memory_file.reclaim()
+        while True:
+            try:
+                self._make_present(index, addr, write, PAGE_SIZE)
+                return
+            except LinuxError as error:
+                if error.errno != ENOMEM or not oom.make_room(self):
+                    raise
 
     def _make_present(self, index: int, addr: int, write: bool, run: int) -> None:
         """The same, bringing in `run` bytes at a time where there is a choice."""
@@ -250,14 +257,24 @@ class MmPages(MmState):
             raise LinuxError(EFAULT)
         fd = self.memory_file.fd
         prot = HOST_PROT[vma.prot]
-        for at, stop, offset in self.new_frames(start, end):
-            position, target = at + delta, offset
-            for host_fd, host_offset, length, _ in mappable.frames(position, stop - at, False):
-                with linux_errors():
-                    os.pwrite(fd, os.pread(host_fd, length, host_offset), target)
-                target += length
-            self.pages.set(at, stop, Piece(None, offset - at, False))
-            self.host_map(at, stop - at, prot, fd, offset)
+        unused = self.new_frames(start, end)
+        try:
+            while unused:
+                at, stop, offset = unused[0]
+                self._copy_range(mappable, at + delta, stop - at, offset)
+                self.pages.set(at, stop, Piece(None, offset - at, False))
+                del unused[0]
+                self.host_map(at, stop - at, prot, fd, offset)
+        finally:
+            for at, stop, offset in unused:
+                self.memory_file.decref(offset, stop - at)
+
+    def _copy_range(self, mappable: Mappable, position: int, size: int, target: int) -> None:
+        """Copy `size` bytes of a file from `position` to frames. ENOMEM, EIO"""
+        for host_fd, offset, length, _ in mappable.frames(position, size, False):
+            with linux_errors():
+                os.pwrite(self.memory_file.fd, os.pread(host_fd, length, offset), target)
+            target += length
 
     # Copy-on-write.
 
@@ -296,28 +313,28 @@ class MmPages(MmState):
 
     def host_map(self, addr: int, length: int, prot: int, fd: int, offset: int) -> None:
         """AddressSpace.map, counted."""
-        self.host_room -= 2
+        self.mappings_left -= 2
         self.address_space.map(addr, length, prot, fd, offset)
 
     def host_protect(self, addr: int, length: int, prot: int) -> None:
         """AddressSpace.protect, counted."""
-        self.host_room -= 2
+        self.mappings_left -= 2
         self.address_space.protect(addr, length, prot)
 
-    def require_host_room(self) -> None:
-        """ENOMEM if the platform may be near the number of mappings that the host allows one of its
-        processes: our VMAs and copied pages make more of them than Linux would."""
-        if self.host_room > HOST_ROOM_MIN:
+    def require_mappings(self) -> None:
+        """ENOMEM if the address space may be near the number of mappings that the platform takes:
+        our VMAs and copied pages make more of them than Linux would."""
+        if self.mappings_left > MAPPINGS_MIN:
             return
         pages = self.pages
         count = len(pages)
-        if count + len(self.vmas) > HOST_MAPPINGS_MAX - HOST_ROOM_MIN:
+        if count + len(self.vmas) > self.max_mappings - MAPPINGS_MIN:
             starts = set(pages.starts)
             count += sum(start not in starts and start in pages for start in self.vmas.starts)
         else:
             count += len(self.vmas)
-        self.host_room = HOST_MAPPINGS_MAX - count
-        if self.host_room <= HOST_ROOM_MIN:
+        self.mappings_left = self.max_mappings - count
+        if self.mappings_left <= MAPPINGS_MIN:
             raise LinuxError(ENOMEM)
 
     def _tell(self, vma: Vma, start: int, end: int, piece: Piece) -> None:
@@ -372,6 +389,21 @@ class MmPages(MmState):
             for first, last in self._holes(start, end, delta):
                 self.drop_pieces(self.pages.take(first, last))
 
+    def reap(self) -> None:
+        """Give back the private pages of programs that were killed, before they get to it
+        themselves. As for `trim`, contexts may still be running here. Linux: mm/oom_kill.c"""
+        private = [(start, end) for start, end, piece in self.pages if piece.source is None]
+        if not private:
+            return
+        self.forget_ranges()
+        self.memory_file.generation += 1
+        for start, end in private:
+            self.address_space.unmap(start, end - start)
+        self.address_space.sync()
+        for start, end in private:
+            self.drop_pieces(self.pages.take(start, end))
+        self.memory_file.flush()
+
     def _untouched(self) -> list[tuple[int, int, int]]:
         """Runs of private pages without data that are worth it: (start, end, delta)."""
         return [
@@ -400,6 +432,21 @@ class MmPages(MmState):
         for start, end, (source, delta, _) in dropped:
             if source is None or source.in_memory_file:
                 decref(start + delta, end - start)
+
+    def drop_extents(self, start: int, end: int) -> None:
+        """Let go of the extents behind [start, end) in whose addresses there is no VMA any more:
+        the memory file's offsets are everybody's, and a program may use one address after the
+        other."""
+        extents = self.extents
+        numbers = range(start >> EXTENT_SHIFT, (end - 1 >> EXTENT_SHIFT) + 1)
+        for number in numbers if len(numbers) < len(extents) else tuple(extents):
+            first = number << EXTENT_SHIFT
+            if (
+                number in numbers
+                and number in extents
+                and not self.vmas.overlaps(first, first + EXTENT_SIZE)
+            ):
+                self.memory_file.release_extent(extents.pop(number))
 
     def zap_file(self, mappable: Mappable, start: int, end: int, copies: bool) -> None:
         """The file's pages [start, end) go away, see Mappable.invalidate."""

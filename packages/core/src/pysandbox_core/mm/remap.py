@@ -133,7 +133,7 @@ def _move(
     """Move [addr, addr+old_length), part of `vma`, to `target`, where it is `new_length` long."""
     if len(mm.vmas) >= MAX_MAP_COUNT - 3:
         raise LinuxError(ENOMEM)
-    mm.require_host_room()
+    mm.require_mappings()
     shift = target - addr
     moved = vma if vma.backing is None else vma._replace(delta=vma.delta - shift)
     mm.insert(target, target + new_length, moved)

@@ -23,8 +23,6 @@ STACK_GUARD_GAP = 256 << 12
 """Bytes kept free below a stack. Linux: stack_guard_gap."""
 MAX_MAP_COUNT = 65530
 """Linux: vm.max_map_count"""
-HOST_MAPPINGS_MAX = 65530 - 200
-"""Mappings that a process of the host may have, less what a platform needs for itself."""
 MMAP_MIN_ADDR = 0x10000
 """Linux: vm.mmap_min_addr"""
 TASK_SIZE = 0x7FFFFFFFF000
@@ -64,8 +62,8 @@ class MmState:
         """Files that are mapped, so that mappings of one file can merge."""
         self.backing_bytes: dict[Backing, int] = {}
         """Bytes of VMAs that each backing has here."""
-        self.host_room = HOST_MAPPINGS_MAX
-        """At least so many more mappings the host allows; see MmPages.require_host_room."""
+        self.max_mappings = self.mappings_left = kernel.platform.max_mappings
+        """What the platform takes, and at least so many more; see MmPages.require_mappings."""
         self._stale: list[Mappable] = []
         """No longer mapped, but the platform may not have let go of the host fd."""
 
@@ -111,6 +109,10 @@ class MmState:
     def forget_ranges(self) -> None:
         """VMAs or pages are about to change: what was cached of them is void."""
         self._read_start = self._read_end = self._write_start = self._write_end = 0
+
+    def range_count(self) -> int:
+        """VMAs and runs of pages: what the kernel's own memory for it grows with."""
+        return len(self.vmas) + len(self.pages)
 
     def others_running(self) -> bool:
         """May some context be executing in this address space now?"""

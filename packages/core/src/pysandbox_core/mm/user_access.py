@@ -14,7 +14,7 @@ Linux: lib/usercopy.c, mm/maccess.c, lib/iov_iter.c.
 from __future__ import annotations
 
 import os
-from errno import E2BIG, EFAULT, EINVAL, ENAMETOOLONG
+from errno import E2BIG, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from pysandbox_core.mm.pages import MmPages
 from pysandbox_core.mm.vma import VM_SHARED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from pysandbox_platform import AddressSpace
 
     from pysandbox_core.kernel import Kernel
@@ -48,6 +50,7 @@ _S32 = Struct("<i")
 _S64 = Struct("<q")
 _STRING_CHUNK = 256
 _VIEWS_MAX = 64
+_ATTEMPTS = 4
 
 
 class MmAccess(MmPages):
@@ -136,8 +139,10 @@ class MmAccess(MmPages):
     def views(self, addr: int, n: int, *, write: bool) -> list[memoryview]:
         """The memory at `addr` itself, as much of the `n` bytes as can be reached and is frames of
         the memory file, in at most 64 pieces. Use them at once: the next change to the address
-        space makes them somebody else's."""
+        space makes them somebody else's. ENOMEM"""
         found: list[memoryview] = []
+        first, total = addr, n
+        generation, attempts = self.memory_file.generation, 0
         while n > 0 and len(found) < _VIEWS_MAX:
             try:
                 end, source = self._reach(addr, write=write)
@@ -147,6 +152,16 @@ class MmAccess(MmPages):
                 break
             if source is not None:
                 break
+            if generation != self.memory_file.generation:
+                # memory is short, and what was found may have been taken back: once more
+                generation = self.memory_file.generation
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise LinuxError(ENOMEM)
+                if found:
+                    found.clear()
+                    addr, n = first, total
+                    continue
             offset = addr + (self._write_delta if write else self._read_delta)
             size = min(n, end - addr)
             found.append(self._view[offset : offset + size])
@@ -253,14 +268,15 @@ class MmAccess(MmPages):
         """The path at `addr`; may be empty. ENAMETOOLONG, EFAULT"""
         return self.read_cstring(addr, PATH_MAX)
 
-    def read_string_array(self, addr: int, budget: int) -> list[bytes]:
-        """The strings of the NULL-terminated array of pointers at `addr` (argv, envp); none if
-        `addr` is NULL. E2BIG if strings and pointers take more than `budget` bytes, or one string
-        more than MAX_ARG_STRLEN; EFAULT"""
+    def read_string_array(
+        self, addr: int, budget: int, pause: Callable[[], None] = lambda: None
+    ) -> tuple[list[bytes], int]:
+        """The strings of the NULL-terminated array of pointers at `addr` (argv, envp), none if
+        `addr` is NULL; and what is left of `budget`, in bytes, that strings and pointers may take.
+        `pause` is called now and then. E2BIG if they take more, or one string more than
+        MAX_ARG_STRLEN; EFAULT"""
         found: list[bytes] = []
-        if addr == 0:
-            return found
-        while pointer := self.read_u64(addr):
+        for pointer in self._pointers(addr, pause) if addr else ():
             try:
                 text = self.read_cstring(pointer, MAX_ARG_STRLEN)
             except LinuxError as error:
@@ -269,8 +285,19 @@ class MmAccess(MmPages):
             if budget < 0:
                 raise LinuxError(E2BIG)
             found.append(text)
-            addr += 8
-        return found
+        return found, budget
+
+    def _pointers(self, addr: int, pause: Callable[[], None]) -> Iterator[int]:
+        """The words at `addr` up to the first that is NULL. EFAULT"""
+        while True:
+            # never more than to the end of the page: what follows may not be there
+            count = (PAGE_SIZE - addr % PAGE_SIZE) // 8 or 1
+            for pointer in memoryview(self.read(addr, 8 * count)).cast("Q"):
+                if not pointer:
+                    return
+                yield pointer
+            addr += 8 * count
+            pause()
 
     # Sinks and sources.
 

@@ -27,6 +27,12 @@ class Network:
         self.unix_sockets: dict[UnixSocket, None] = {}
         self.in_flight: dict[int, int] = {}
         """Files on their way in SCM_RIGHTS messages, by the uid that sent them."""
+        self.closes = 0
+        """AF_UNIX sockets that were closed meanwhile, since circles were last looked for."""
+        self.will_collect = False
+        """A timer is armed for that."""
+        self.collect_ns = 0
+        """How long it took the last time."""
         self.tcp: PortTable | None = None
         self.udp: PortTable | None = None
         self.last_autobind = 0

@@ -42,6 +42,7 @@ from pysandbox_core.abi.socket import (
     SOMAXCONN,
 )
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.kernel_memory import OPEN_FILE, SMALL
 from pysandbox_core.net.inet import InetSocket, tcp_ports
 from pysandbox_core.net.inet_address import Endpoint, pack, parse
 from pysandbox_core.net.socket_file import (
@@ -139,7 +140,10 @@ class TcpSocket(InetSocket):
     def _hang_up(self) -> None:
         """Send FIN, or RST if there is unread data or SO_LINGER says so."""
         peer = self.peer
-        if peer is None or peer.closed:
+        if peer is None:
+            return
+        if peer.closed:
+            self.peer = peer.peer = None  # no circle: neither is of use to the other
             return
         if self.unread_bytes or self.linger == (1, 0):
             peer.reset()
@@ -216,6 +220,7 @@ class TcpSocket(InetSocket):
         self.take_error()
 
     def _begin(self, wanted: Endpoint) -> None:
+        self.kernel.memory.grow(OPEN_FILE)
         target = self.destination(wanted)
         self.autobind()
         self.error = 0
@@ -338,7 +343,9 @@ class TcpSocket(InetSocket):
                 if room <= 0 and not peer.closed:
                     self.wait(task, deadline_ns)
                     continue
-                data = source.read(min(source.remaining, room if room > 0 else CHUNK, CHUNK))
+                count = min(source.remaining, room if room > 0 else CHUNK, CHUNK)
+                self.kernel.memory.grow(count + SMALL)
+                data = source.read(count)
                 if not data:
                     break
                 done += len(data)

@@ -186,9 +186,10 @@ class UdpSocket(InetSocket):
         return self.destination(endpoint)
 
     def deliver(self, datagram: Datagram) -> None:
-        """Take it in, unless there is no room or nobody wants to hear."""
+        """Take it in, unless there is no room or nobody wants to hear. ENOMEM"""
         if self.shut & RCV_SHUTDOWN or self.inbox_size + len(datagram.data) > self.rcvbuf:
             return
+        self.kernel.memory.grow(len(datagram.data) + OVERHEAD)
         self.inbox.append(datagram)
         self.inbox_size += len(datagram.data) + OVERHEAD
         self.queue.wake(READABLE)

@@ -103,7 +103,7 @@ class UnixSocket(SocketFile):
     """One AF_UNIX socket. Connected ones know each other as `peer` until one is closed."""
 
     __slots__ = (
-        "bound_inode", "closed", "creds", "groups", "inbox", "name", "peer", "peer_creds",
+        "bound_inode", "closed", "creds", "groups", "inbox", "level", "name", "peer", "peer_creds",
         "peer_groups", "room_queue", "used",
     )  # fmt: skip
 
@@ -114,6 +114,8 @@ class UnixSocket(SocketFile):
         self.bound_inode: Inode | None = None
         """The inode that bind made: it has to live as long as the socket."""
         self.inbox: deque[Segment] = deque()
+        self.level = 0
+        """How deep sockets lie in messages in sockets in its inbox: unix_passing.send_files."""
         self.used = 0
         """Bytes sent, overhead included, that have not been read."""
         self.peer: UnixSocket | None = None
@@ -133,7 +135,7 @@ class UnixSocket(SocketFile):
         self.disconnect()
         unix_passing.drain(self)
         if net.in_flight:
-            unix_passing.collect(net)
+            unix_passing.socket_closed(self.kernel)
 
     def disconnect(self) -> None:
         """The socket is being closed: tell its peer."""
@@ -236,13 +238,19 @@ class UnixSocket(SocketFile):
     # Sending, for both kinds.
 
     def segment(
-        self, task: Task, data: bytes, ancillary: Ancillary | None, with_files: bool
+        self,
+        task: Task,
+        data: bytes,
+        ancillary: Ancillary | None,
+        with_files: bool,
+        receiver: UnixSocket,
     ) -> Segment:
-        """A message from here, charged to the send buffer."""
+        """A message from here to `receiver`, charged to the send buffer. ENOMEM, ETOOMANYREFS"""
+        self.kernel.memory.grow(len(data) + OVERHEAD)
         creds = ancillary.creds if ancillary is not None else None
         files: list[FileDescription] = []
         if with_files and ancillary is not None and ancillary.files:
-            unix_passing.send_files(task, ancillary.files)
+            unix_passing.send_files(task, ancillary.files, receiver)
             files, ancillary.files = ancillary.files, []
         segment = Segment(self, data, creds or creds_of(task), files, task.creds.uid)
         self.used += segment.charge

@@ -73,7 +73,7 @@ class MessageSocket(UnixSocket):
         data = source.read()
         if len(data) < size:
             raise LinuxError(EFAULT)
-        other.inbox.append(self.segment(task, data, ancillary, True))
+        other.inbox.append(self.segment(task, data, ancillary, True, other))
         other.queue.wake(READABLE)
         return size
 
@@ -109,6 +109,8 @@ class MessageSocket(UnixSocket):
         if len(self.inbox) <= MAX_QUEUE and self.room_queue.waiters:
             self.room_queue.wake(WRITABLE)
         files = unix_passing.landed(network(self.kernel), segment)
+        if not self.inbox:
+            self.level = 0
         if received is not None:
             received.files.extend(files)
         else:

@@ -24,6 +24,7 @@ from pysandbox_core.abi.socket import (
     SOMAXCONN,
 )
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.kernel_memory import OPEN_FILE
 from pysandbox_core.net import unix_passing
 from pysandbox_core.net.network import network
 from pysandbox_core.net.socket_file import RCV_SHUTDOWN, SEND_SHUTDOWN, SHUTDOWN_BOTH
@@ -125,7 +126,8 @@ class ConnectedSocket(UnixSocket):
         self._connect_to(task, other)
 
     def _connect_to(self, task: Task, other: ConnectedSocket) -> None:
-        """Make the far end of the connection and put it in `other`'s queue."""
+        """Make the far end of the connection and put it in `other`'s queue. ENOMEM"""
+        self.kernel.memory.grow(OPEN_FILE)
         embryo = type(self)(self.kernel, self.type, 0, other.inode.uid, other.inode.gid)
         embryo.name = other.name
         embryo.options = dict(other.options)
@@ -245,7 +247,7 @@ class StreamSocket(ConnectedSocket):
                 self.used += len(data)
                 peer.queue.wake(READABLE)
                 return
-        inbox.append(self.segment(task, data, ancillary, first))
+        inbox.append(self.segment(task, data, ancillary, first, peer))
         peer.queue.wake(READABLE)
 
     def receive(self, task: Task, sink: Sink, flags: int, received: Received | None = None) -> int:
@@ -310,6 +312,8 @@ class StreamSocket(ConnectedSocket):
     def _arrived(self, segment: Segment, received: Received | None) -> None:
         """The files of `segment` are the receiver's now, or dropped by one who did not ask."""
         files = unix_passing.landed(network(self.kernel), segment)
+        if not self.inbox:
+            self.level = 0
         if received is not None:
             received.files.extend(files)
         else:

@@ -7,7 +7,6 @@ program makes a few. Who wants to see every declaration calls `declare_all` firs
 from __future__ import annotations
 
 from importlib import import_module
-from os import listdir
 
 
 def declare_family(name: str) -> None:
@@ -16,7 +15,8 @@ def declare_family(name: str) -> None:
 
 
 def declare_all() -> None:
-    """Import every family."""
-    for name in sorted(listdir(__path__[0])):
-        if name.endswith(".py") and name not in ("__init__.py", "index.py"):
-            declare_family(name[:-3])
+    """Import every family that index.py has."""
+    from pysandbox_core.syscalls.index import CALLS
+
+    for name in CALLS:
+        declare_family(name)

@@ -47,7 +47,7 @@ def getcwd(task: Task, buf: UserAddr, size: ULong) -> Result:
     cwd = task.fs.cwd
     if cwd.dentry.unlinked:
         raise LinuxError(ENOENT)
-    text, reachable = cwd.text(task.fs.root)
+    text, reachable = cwd.text(task.fs.root, PATH_MAX)
     if not reachable:
         text = b"(unreachable)" + text
     if len(text) + 1 > PATH_MAX:
@@ -76,14 +76,16 @@ def pivot_root(task: Task, new_root: UserPath, put_old: UserPath) -> Result:
     """Exchange the root mount: `new_root`, a mount point, becomes it, the old one goes to `put_old`
     below. Every task whose root or working directory was the old root follows. pivot_root(2)
 
-    Errors: EPERM without CAP_SYS_ADMIN; those of path resolution; EBUSY `new_root` or `put_old` is
-    on the current root mount; EINVAL `new_root` is no mount point, or `put_old` is not below it.
+    Errors: EPERM without CAP_SYS_ADMIN; those of path resolution; ENOENT `put_old` is gone; EBUSY
+    `new_root` or `put_old` is on the current root mount; EINVAL `new_root` is no mount point, or
+    `put_old` is not below it.
     """
     if not task.creds.capable(CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
     new = directory_at(task, new_root, search=False)
     old = directory_at(task, put_old, search=False)
     mounts = task.kernel.mounts
+    mounts.check_mountable(old)
     root = task.fs.root
     if new.mount is root.mount or old.mount is root.mount:
         raise LinuxError(EBUSY)

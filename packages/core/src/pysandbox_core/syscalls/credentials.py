@@ -14,6 +14,7 @@ from struct import Struct, pack, unpack
 from typing import TYPE_CHECKING
 
 from pysandbox_core.abi.securebits import SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP
+from pysandbox_core.constant_results import publish
 from pysandbox_core.credentials import (
     CAP_ALL,
     CAP_CHOWN,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 _KEEP = 0xFFFFFFFF
 """-1: leave this id as it is."""
 _NGROUPS_MAX = 65536
+_GROUP_BYTES = 40
+"""What a number of a group takes: the number, and its place in a tuple."""
 _CAP_MAC_OVERRIDE = 32
 _FS_CAPABILITIES = sum(
     1 << capability
@@ -67,6 +70,7 @@ def commit(task: Task, new: Credentials) -> None:
         task.mm.dumpable = 0
         task.pdeath_signal = 0
     task.creds = new
+    publish(task)
 
 
 def _fix_capabilities(old: Credentials, new: Credentials) -> Credentials:
@@ -272,6 +276,7 @@ def setgroups(task: Task, size: Int, group_list: UserAddr) -> Result:
         raise LinuxError(EPERM)
     if not 0 <= size <= _NGROUPS_MAX:
         raise LinuxError(EINVAL)
+    task.kernel.memory.grow(size * _GROUP_BYTES)
     groups = unpack(f"<{size}I", task.mm.read(group_list, 4 * size)) if size else ()
     if _KEEP in groups:
         raise LinuxError(EINVAL)

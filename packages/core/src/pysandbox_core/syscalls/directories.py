@@ -10,6 +10,7 @@ from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.declare import DirFd, Fd, Mode, Result, UInt, UserAddr, UserPath, syscall
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.names import create_name, remove_directory
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.task import Task
 
 if TYPE_CHECKING:
@@ -87,14 +88,16 @@ def _list(
 
 
 def listing(task: Task, file: FileDescription) -> list[DirEntry]:
-    """The entries of an open directory, kept from the first read until a rewind."""
+    """The entries of an open directory, kept from the first read until a rewind. ENOMEM"""
     if file.inode.mode & 0o170000 != S_IFDIR:
         raise LinuxError(ENOTDIR)
     if file.path is not None and file.path.dentry.unlinked:
         raise LinuxError(ENOENT)
     kept = file.listing
     if kept is None or file.offset == 0:
-        kept = file.listing = file.entries(task)
+        kept = file.entries(task)
+        task.kernel.memory.grow(len(kept) * SMALL)
+        file.listing = kept
     return kept
 
 

@@ -38,6 +38,7 @@ def _dup_to(task: Task, oldfd: int, newfd: int, *, cloexec: bool) -> int:
     if not 0 <= newfd < task.group.limits.nofile:
         raise LinuxError(EBADF)
     file = task.files.get_any(oldfd)
+    task.kernel.memory.grow(8 * max(0, newfd - task.files.size))
     previous = task.files.set(newfd, file.incref(), cloexec)
     if previous is not None:
         task.files.let_go(task, previous)

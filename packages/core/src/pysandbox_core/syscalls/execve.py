@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from pysandbox_core import task_exec
 from pysandbox_core.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from pysandbox_core.declare import AtFlags, DirFd, Result, StringArrayPtr, UserPath, syscall
-from pysandbox_core.errors import LinuxError
+from pysandbox_core.errors import ERESTARTNOHAND, Interrupted, LinuxError
 from pysandbox_core.fs.open_file import open_for_exec
 from pysandbox_core.loader.stack import strings_budget
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.task import Task
@@ -56,10 +57,16 @@ def execveat(
 
 def _run(task: Task, dirfd: int, path: bytes, argv: int, envp: int, flags: int) -> Result:
     file = open_for_exec(task, dirfd, path, follow=not flags & AT_SYMLINK_NOFOLLOW)
+    turn = Turn(task)
+
+    def pause() -> None:
+        if not turn.goes_on(killable_only=True):
+            raise Interrupted(ERESTARTNOHAND)
+
     try:
         budget = strings_budget(task.group.limits.stack)
-        arguments = task.mm.read_string_array(argv, budget)
-        environment = task.mm.read_string_array(envp, budget)
+        arguments, budget = task.mm.read_string_array(argv, budget, pause)
+        environment, _ = task.mm.read_string_array(envp, budget, pause)
     except LinuxError:
         file.decref()
         raise

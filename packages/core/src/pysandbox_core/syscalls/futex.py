@@ -232,7 +232,7 @@ def priority_inheritance(
     if command == FUTEX_UNLOCK_PI:
         return futex_pi.unlock(task, uaddr, private)
     if command == FUTEX_WAIT_REQUEUE_PI:
-        return futex_pi.wait_requeue(task, uaddr, uaddr2, private, val, val3, deadline_ns)
+        return futex_pi.wait_requeue(task, uaddr, uaddr2, private, val, deadline_ns)
     if command == FUTEX_CMP_REQUEUE_PI:
         return futex_pi.cmp_requeue(task, uaddr, uaddr2, private, sign32(val), val2, val3)
     raise LinuxError(ENOSYS)

@@ -32,7 +32,7 @@ _KNOWN = (
 @syscall("inotify_init")
 def inotify_init(task: Task) -> Result:
     """A new inotify instance. EMFILE. inotify_init(2)"""
-    return task.files.install(task, Inotify(task.kernel, 0))
+    return task.files.install(task, Inotify(task.kernel, 0, task.creds.uid))
 
 
 @syscall("inotify_init1")
@@ -40,7 +40,7 @@ def inotify_init1(task: Task, flags: OpenFlags) -> Result:
     """inotify_init(2) with IN_CLOEXEC and IN_NONBLOCK."""
     if flags & ~(os.O_CLOEXEC | os.O_NONBLOCK):
         raise LinuxError(EINVAL)
-    file = Inotify(task.kernel, flags & os.O_NONBLOCK)
+    file = Inotify(task.kernel, flags & os.O_NONBLOCK, task.creds.uid)
     return task.files.install(task, file, cloexec=bool(flags & os.O_CLOEXEC))
 
 

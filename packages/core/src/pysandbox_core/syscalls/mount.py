@@ -12,6 +12,8 @@ from errno import (
     EINVAL,
     ELOOP,
     ENODEV,
+    ENOENT,
+    ENOSPC,
     ENOSYS,
     ENOTBLK,
     ENOTDIR,
@@ -49,7 +51,8 @@ from pysandbox_core.fs.mount import (
     Mount,
 )
 from pysandbox_core.fs.resolve import resolve
-from pysandbox_core.fs.tmpfs import DEFAULT_INODES, TmpFs
+from pysandbox_core.fs.tmpfs import TmpFs
+from pysandbox_core.kernel_memory import INODE, NAME
 from pysandbox_core.task import Task
 
 if TYPE_CHECKING:
@@ -75,8 +78,9 @@ def mount(
 ) -> Result:
     """Mount a file system, bind, move, or change a mount. mount(2)
 
-    Errors: EFAULT; those of path resolution; EPERM without CAP_SYS_ADMIN; EINVAL; ENODEV unknown
-    file system; ENOTBLK one that needs a device; ENOTDIR; EBUSY; ELOOP.
+    Errors: EFAULT; those of path resolution; EPERM without CAP_SYS_ADMIN; EINVAL, also for what is
+    not attached anywhere; ENOENT the target is gone; ENODEV unknown file system; ENOTBLK one that
+    needs a device; ENOTDIR; EBUSY; ELOOP.
     """
     kind = _string(task, fstype)
     device = _string(task, source)
@@ -87,11 +91,11 @@ def mount(
     if flags & MS_MGC_MSK == MS_MGC_VAL:
         flags &= ~MS_MGC_MSK
     if flags & MS_REMOUNT:
-        _remount(place, flags, options)
+        _remount(task, place, flags, options)
     elif flags & MS_BIND:
         _bind(task, device, place, flags)
     elif flags & _PROPAGATION:
-        _propagation(place, flags)
+        _propagation(task, place, flags)
     elif flags & MS_MOVE:
         _move(task, device, place)
     else:
@@ -126,19 +130,20 @@ def _is_root(place: Path) -> bool:
     return place.dentry is place.mount.root
 
 
-def _remount(place: Path, flags: int, options: bytes) -> None:
-    if not _is_root(place):
+def _is_attached_root(task: Task, place: Path) -> bool:
+    return _is_root(place) and task.kernel.mounts.has(place.mount)
+
+
+def _remount(task: Task, place: Path, flags: int, options: bytes) -> None:
+    if not _is_attached_root(task, place):
         raise LinuxError(EINVAL)
     fs = place.inode.fs
     if not flags & MS_BIND and isinstance(fs, TmpFs) and fs.type_name == b"tmpfs":
         settings = _tmpfs_options(options)
         if settings.max_bytes is not None:
-            pages = -(-settings.max_bytes // PAGE_SIZE)
-            if pages < fs.space.pages:
-                raise LinuxError(EINVAL)
-            fs.space.max_pages = pages
-        if settings.max_inodes != DEFAULT_INODES:
-            fs.space.max_inodes = settings.max_inodes
+            fs.space.set_pages(-(-settings.max_bytes // PAGE_SIZE) or None)
+        if settings.max_inodes is not None:
+            fs.space.set_inodes(settings.max_inodes or None)
     kept = _mount_flags(flags)
     if place.mount.read_only and not kept & MS_RDONLY and not getattr(fs, "writable", True):
         raise LinuxError(EPERM)  # a bind that the sandbox's owner has made read-only
@@ -149,17 +154,22 @@ def _bind(task: Task, device: bytes, place: Path, flags: int) -> None:
     if not device:
         raise LinuxError(EINVAL)
     source = resolve(task, AT_FDCWD, device)
+    mounts = task.kernel.mounts
+    if not mounts.has(source.mount):
+        raise LinuxError(EINVAL)
+    mounts.check_mountable(place)
     if source.inode.is_dir != place.inode.is_dir:
         raise LinuxError(ENOTDIR)
-    if source.dentry.unlinked or place.dentry.unlinked:
-        raise LinuxError(EINVAL)
-    task.kernel.mounts.bind(source, place, recursive=bool(flags & MS_REC))
+    if source.dentry.unlinked:
+        raise LinuxError(ENOENT)
+    _check_room(task, mounts.count if flags & MS_REC else 1)
+    mounts.bind(source, place, recursive=bool(flags & MS_REC))
 
 
-def _propagation(place: Path, flags: int) -> None:
+def _propagation(task: Task, place: Path, flags: int) -> None:
     """Everything is private already; asking for one kind at a time is no error."""
     kind = flags & _PROPAGATION
-    if kind & kind - 1 or not _is_root(place):
+    if kind & kind - 1 or not _is_attached_root(task, place):
         raise LinuxError(EINVAL)
 
 
@@ -167,6 +177,7 @@ def _move(task: Task, device: bytes, place: Path) -> None:
     if not device:
         raise LinuxError(EINVAL)
     source = resolve(task, AT_FDCWD, device)
+    task.kernel.mounts.check_mountable(place)
     if not _is_root(source) or source.mount.parent is None:
         raise LinuxError(EINVAL)
     if source.inode.is_dir != place.inode.is_dir:
@@ -182,12 +193,21 @@ def _move(task: Task, device: bytes, place: Path) -> None:
 def _new(task: Task, device: bytes, place: Path, kind: bytes, flags: int, options: bytes) -> None:
     if not kind:
         raise LinuxError(EINVAL)
+    fs = _file_system(task, kind, options)
+    task.kernel.mounts.check_mountable(place)
     if not place.inode.is_dir:
         raise LinuxError(ENOTDIR)
-    fs = _file_system(task, kind, options)
+    _check_room(task, 1)
     if _is_root(place) and place.mount.fs is fs:
         raise LinuxError(EBUSY)
     task.kernel.mounts.mount(fs, place, device or b"none", _mount_flags(flags))
+
+
+def _check_room(task: Task, count: int) -> None:
+    """ENOSPC, ENOMEM if there is no room for so many mounts more."""
+    if task.kernel.mounts.count + count > MOUNTS_MAX:
+        raise LinuxError(ENOSPC)
+    task.kernel.memory.grow(count * (INODE + NAME))
 
 
 def _file_system(task: Task, kind: bytes, options: bytes) -> FileSystem:
@@ -218,6 +238,10 @@ def _file_system(task: Task, kind: bytes, options: bytes) -> FileSystem:
     raise LinuxError(ENODEV)
 
 
+MOUNTS_MAX = 100_000
+"""/proc/sys/fs/mount-max"""
+
+
 class TmpfsOptions:
     """What the option string of a tmpfs says. tmpfs(5)"""
 
@@ -228,7 +252,7 @@ class TmpfsOptions:
         self.uid: int | None = None
         self.gid: int | None = None
         self.max_bytes: int | None = None
-        self.max_inodes: int | None = DEFAULT_INODES
+        self.max_inodes: int | None = None
 
 
 def _tmpfs_options(options: bytes) -> TmpfsOptions:
@@ -244,11 +268,11 @@ def _tmpfs_options(options: bytes) -> TmpfsOptions:
             elif name == b"gid":
                 found.gid = _number(value)
             elif name == b"size":
-                found.max_bytes = _size(value) or None
+                found.max_bytes = _size(value)
             elif name == b"nr_blocks":
-                found.max_bytes = _size(value) * PAGE_SIZE or None
+                found.max_bytes = _size(value) * PAGE_SIZE
             elif name == b"nr_inodes":
-                found.max_inodes = _size(value) or None
+                found.max_inodes = _size(value)
             elif name not in (b"", b"huge", b"mpol", b"inode64", b"inode32", b"noswap"):
                 raise LinuxError(EINVAL)
         except ValueError:
@@ -263,7 +287,7 @@ def _number(value: bytes) -> int:
 
 
 def _size(value: bytes) -> int:
-    """`64m`, `10%` (of half of nothing in particular: taken as no limit), `4096`."""
+    """`64m`, `4096`, `10%` (of what there is: taken as no limit)."""
     if value.endswith(b"%"):
         _number(value[:-1])
         return 0

@@ -30,6 +30,7 @@ from pysandbox_core.declare import (
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.open_file import open_path
 from pysandbox_core.task import Task
+from pysandbox_core.waiting import Turn
 
 OPEN_HOW = Struct("<QQQ")
 """struct open_how: flags, mode, resolve. linux/openat2.h"""
@@ -131,9 +132,13 @@ def close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> Result:
     if flags & CLOSE_RANGE_UNSHARE and files.users > 1:
         files.users -= 1
         files = task.files = files.copy()
-    for fd in [fd for fd, _ in files.open_fds() if first <= fd <= last]:
-        if flags & CLOSE_RANGE_CLOEXEC:
-            files.cloexec.add(fd)
-        else:
+    fds = [fd for fd, _ in files.open_fds() if first <= fd <= last]
+    if flags & CLOSE_RANGE_CLOEXEC:
+        files.cloexec.update(fds)
+        return 0
+    turn = Turn(task)
+    for fd in fds:
+        if files.find(fd) is not None:  # another thread may have closed it meanwhile
             files.close(task, fd)
+        turn.goes_on()  # a signal does not end it
     return 0

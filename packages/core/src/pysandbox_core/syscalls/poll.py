@@ -5,9 +5,9 @@ Linux: fs/select.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from errno import EBADF, EINVAL
+from errno import EINVAL
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ from pysandbox_core.waiting import (
     POLLRDNORM,
     POLLWRBAND,
     POLLWRNORM,
+    Turn,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ SIGMASK_ARGUMENT = Struct("<QQ")
 SELECT_IN = POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR | POLLNVAL
 SELECT_OUT = POLLWRBAND | POLLWRNORM | POLLOUT | POLLERR | POLLNVAL
 SELECT_EXCEPT = POLLPRI | POLLNVAL
+PIECE = 1 << 14
+"""Descriptors after which a call that has more lets others have their turn."""
 MIN_FD_TABLE = 64
 """Linux's table is never smaller (NR_OPEN_DEFAULT); select(2) ignores what lies beyond it."""
 
@@ -134,63 +137,83 @@ def poll_until(task: Task, fds: int, nfds: int, deadline_ns: int | None, restart
         raise LinuxError(EINVAL)
     mm = task.mm
     data = mm.read(fds, nfds * POLLFD.size) if nfds else b""
-    wanted: list[tuple[int, int, FileDescription]] = []
+    turn = Turn(task) if nfds > PIECE else None
+    wanted = Wanted()
     answers: dict[int, int] = {}
-    for index, (fd, events, _) in enumerate(POLLFD.iter_unpack(data)):
-        if fd >= 0:
-            try:
-                wanted.append((index, events | POLLERR | POLLHUP, task.files.get(fd)))
-            except LinuxError:
-                answers[index] = POLLNVAL
     try:
+        for index, (fd, events, _) in enumerate(POLLFD.iter_unpack(data)):
+            if turn is not None and not index % PIECE:
+                turn.goes_on()
+            if fd >= 0:
+                try:
+                    wanted.add(task.files.get(fd), index, events | POLLERR | POLLHUP)
+                except LinuxError:
+                    answers[index] = POLLNVAL
         found = wait_for_any(task, wanted, bool(answers), deadline_ns, restart)
     except Interrupted:
         if restart == ERESTART_RESTARTBLOCK:
             task.restart_block = lambda task: poll_until(task, fds, nfds, deadline_ns, restart)
         raise
+    finally:
+        wanted.release()
     answers.update(found)
     for index, (_, _, revents) in enumerate(POLLFD.iter_unpack(data)):
+        if turn is not None and not index % PIECE:
+            turn.goes_on()
         answer = answers.get(index, 0)
         if answer != revents or not index:  # one always, so that read-only memory is EFAULT
             mm.write(fds + index * POLLFD.size + 6, answer.to_bytes(2, "little"))
     return len(answers)
 
 
+class Wanted:
+    """What a call waits for: for each file, which events under which keys. A million descriptors
+    may be of one file, which is looked at once. Has a reference on each file until `release`."""
+
+    __slots__ = ("files",)
+
+    def __init__(self) -> None:
+        self.files: dict[FileDescription, list[tuple[int, int]]] = {}
+
+    def add(self, file: FileDescription, key: int, events: int) -> None:
+        """Tell under `key` which of `events` are true of `file`."""
+        entries = self.files.get(file)
+        if entries is None:
+            self.files[file.incref()] = [(key, events)]
+        else:
+            entries.append((key, events))
+
+    def look(self) -> dict[int, int]:
+        """What is ready now: the true events by key."""
+        found = {}
+        for file, entries in self.files.items():
+            true_events = file.poll()
+            if true_events:
+                for key, events in entries:
+                    if true_events & events:
+                        found[key] = true_events & events
+        return found
+
+    def release(self) -> None:
+        for file in self.files:
+            file.decref()
+
+
 def wait_for_any(
-    task: Task,
-    wanted: list[tuple[int, int, FileDescription]],
-    at_once: bool,
-    deadline_ns: int | None,
-    restart: int,
+    task: Task, wanted: Wanted, at_once: bool, deadline_ns: int | None, restart: int
 ) -> dict[int, int]:
-    """Wait until one of `wanted` (key, events, file) is ready: the true events by key. Looks just
-    once if `at_once` or if `deadline_ns` is 0. Interrupted, with what `restart` says."""
-    found = look(wanted)
+    """Wait until something of `wanted` is ready: what `look` finds. Looks just once if `at_once` or
+    if `deadline_ns` is 0. Interrupted, with what `restart` says."""
+    found = wanted.look()
     if found or at_once or deadline_ns == 0:
         return found
-    queues = [file.queue for _, _, file in wanted]
-    for _, _, file in wanted:
-        file.incref()
-    try:
-        while not found and task.block(queues, deadline_ns, restart):
-            found = look(wanted)
-        if not found:
-            assert deadline_ns is not None
-            task.kernel.clocks.catch_up(deadline_ns)
-            found = look(wanted)
-    finally:
-        for _, _, file in wanted:
-            file.decref()
-    return found
-
-
-def look(wanted: list[tuple[int, int, FileDescription]]) -> dict[int, int]:
-    """What is ready now."""
-    found = {}
-    for key, events, file in wanted:
-        true_events = file.poll() & events
-        if true_events:
-            found[key] = true_events
+    queues = [file.queue for file in wanted.files]
+    while not found and task.block(queues, deadline_ns, restart):
+        found = wanted.look()
+    if not found:
+        assert deadline_ns is not None
+        task.kernel.clocks.catch_up(deadline_ns)
+        found = wanted.look()
     return found
 
 
@@ -255,33 +278,41 @@ def select_until(
     nfds = min(nfds, max(task.files.size, MIN_FD_TABLE))
     size = (nfds + 63) // 64 * 8
     meanings = (SELECT_IN, SELECT_OUT, SELECT_EXCEPT)
-    valid = (1 << nfds) - 1
-    sets = [
-        int.from_bytes(task.mm.read(addr, size), "little") & valid if addr and size else 0
-        for addr in addrs
-    ]
-    wanted = []
-    fds = sets[0] | sets[1] | sets[2]
-    while fds:
-        bit = fds & -fds
-        fds ^= bit
-        events = 0
-        for bits, meaning in zip(sets, meanings, strict=True):
-            if bits & bit:
-                events |= meaning
-        fd = bit.bit_length() - 1
-        try:
-            wanted.append((fd, events, task.files.get(fd)))
-        except LinuxError:
-            raise LinuxError(EBADF) from None
-    found = wait_for_any(task, wanted, False, deadline_ns, ERESTARTNOHAND)
+    sets = [task.mm.read(addr, size) if addr and size else bytes(size) for addr in addrs]
+    turn = Turn(task) if nfds > PIECE else None
+    wanted = Wanted()
+    try:
+        for fd, members in _members(sets, nfds):
+            if turn is not None and not fd % PIECE:
+                turn.goes_on()
+            events = 0
+            for is_member, meaning in zip(members, meanings, strict=True):
+                if is_member:
+                    events |= meaning
+            wanted.add(task.files.get(fd), fd, events)
+        found = wait_for_any(task, wanted, False, deadline_ns, ERESTARTNOHAND)
+    finally:
+        wanted.release()
     count = 0
     for addr, bits, meaning in zip(addrs, sets, meanings, strict=True):
-        ready = 0
+        ready = bytearray(size)
         for fd, events in found.items():
             if events & meaning:
-                ready |= bits & 1 << fd
-        count += ready.bit_count()
+                ready[fd >> 3] |= bits[fd >> 3] & 1 << (fd & 7)
+        count += int.from_bytes(ready, "little").bit_count()
         if addr and size:
-            task.mm.write(addr, ready.to_bytes(size, "little"))
+            task.mm.write(addr, ready)
     return count
+
+
+def _members(sets: list[bytes], nfds: int) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """Each descriptor below `nfds` that is in one of three sets, and whether it is in each."""
+    for index, (read, write, exceptional) in enumerate(zip(*sets, strict=True)):
+        together = read | write | exceptional
+        fd = 8 * index
+        while together and fd < nfds:
+            if together & 1:
+                bit = 1 << (fd & 7)
+                yield fd, (read & bit, write & bit, exceptional & bit)
+            together >>= 1
+            fd += 1

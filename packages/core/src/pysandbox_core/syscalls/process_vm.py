@@ -9,6 +9,7 @@ from pysandbox_core.declare import IovecPtr, Pid, Result, ULong, syscall
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.proc.access import may_access
 from pysandbox_core.mm.user_access import UIO_MAXIOV
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.task import Task
@@ -76,6 +77,7 @@ def _transfer(
     if not may_access(task, target):
         raise LinuxError(EPERM)
     theirs = target.mm
+    turn = Turn(task)
     done = 0
     while ranges and mine.remaining:
         addr, length = ranges.pop()
@@ -95,5 +97,7 @@ def _transfer(
             if moved < size:
                 if not done:
                     raise LinuxError(EFAULT)
+                return done
+            if not turn.goes_on(killable_only=True):
                 return done
     return done

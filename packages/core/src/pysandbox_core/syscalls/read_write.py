@@ -21,6 +21,7 @@ from pysandbox_core.declare import (
 )
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FMODE_READ, FMODE_WRITE
+from pysandbox_core.fs.regular_file import RegularFile, wait_until_free
 from pysandbox_core.task import Task
 
 if TYPE_CHECKING:
@@ -178,15 +179,16 @@ def _write_vector(
         file = positioned(task.files.get(fd), FMODE_WRITE)
     source = task.mm.source_iov(iov, iovcnt)
     _check_flags(flags, reading=False)
-    saved = file.flags
-    if flags & RWF_APPEND:
-        file.flags |= os.O_APPEND
-    elif flags & RWF_NOAPPEND:
-        file.flags &= ~os.O_APPEND
+    if not flags & (RWF_APPEND | RWF_NOAPPEND) or not isinstance(file, RegularFile):
+        return file.write(task, source, offset)
+    # Whoever writes next waits until this is done, and sees the flag as it was.
+    wait_until_free(task, file.inode, file)
+    saved = file.flags & os.O_APPEND
+    file.flags = file.flags & ~os.O_APPEND | (os.O_APPEND if flags & RWF_APPEND else 0)
     try:
         return file.write(task, source, offset)
     finally:
-        file.flags = saved
+        file.flags = file.flags & ~os.O_APPEND | saved
 
 
 def _check_flags(flags: int, *, reading: bool) -> None:

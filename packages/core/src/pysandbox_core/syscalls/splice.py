@@ -16,6 +16,7 @@ from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.pipe import PipeFile
 from pysandbox_core.mm.io_buffer import BytesSink, BytesSource
 from pysandbox_core.task import Task
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,6 +301,7 @@ def _move(
     """Copy until `length`, the end, or something that ends a transfer early; an error counts only
     if nothing was moved. What was read and could not be written is read again."""
     done = 0
+    turn = Turn(task)
     rewinds = position_in is None and source.seekable
     while done < length:
         start = source.seek(task, 0, os.SEEK_CUR) if rewinds else (position_in or 0) + done
@@ -321,6 +323,6 @@ def _move(
             if rewinds:
                 source.seek(task, start + written, os.SEEK_SET)
             break
-        if task.work:
+        if done < length and not turn.goes_on():
             break
     return done

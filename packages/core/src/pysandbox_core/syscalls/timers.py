@@ -29,6 +29,7 @@ from pysandbox_core.abi.time import (
 from pysandbox_core.credentials import CAP_WAKE_ALARM
 from pysandbox_core.declare import ClockId, Int, Result, UInt, UserAddr, syscall
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.kernel_memory import SMALL
 from pysandbox_core.task import Task, ThreadGroup
 from pysandbox_core.time.cpu_clocks import cpu_clock
 
@@ -74,6 +75,7 @@ def timer_create(task: Task, clockid: ClockId, sevp: UserAddr, timerid: UserAddr
     timers = timers_of(group)
     if len(timers.posix) >= group.limits.sigpending:
         raise LinuxError(EAGAIN)
+    task.kernel.memory.grow(2 * SMALL)
     timer_id = timers.new_id()
     value, signo, notify, tid = event or (timer_id, SIGALRM, SIGEV_SIGNAL, 0)
     target = notified(task, notify, signo, tid)

@@ -23,7 +23,7 @@ from pysandbox_core.fs.permissions import (
     check_writable_mount,
     drop_privileges_on_write,
 )
-from pysandbox_core.fs.regular_file import MAX_FILE_SIZE, check_size_limit
+from pysandbox_core.fs.regular_file import MAX_FILE_SIZE, check_size_limit, wait_until_free
 from pysandbox_core.fs.resolve import resolve
 from pysandbox_core.task import Task
 
@@ -66,6 +66,7 @@ def truncate(task: Task, path: UserPath, length: Loff) -> Result:
         raise LinuxError(ETXTBSY)
     check_size_limit(task, length, inode.stat().size)
     drop_privileges_on_write(task.creds, inode)
+    wait_until_free(task, inode)
     inode.truncate(length)
     if notify.watching:
         notify.dentry_event(place.dentry, notify.IN_MODIFY)
@@ -113,6 +114,7 @@ def fallocate(task: Task, fd: Fd, mode: Int, offset: Loff, length: Loff) -> Resu
         raise LinuxError(ENODEV)
     if offset + length > MAX_FILE_SIZE:
         raise LinuxError(EFBIG)
+    wait_until_free(task, file.inode)
     file.allocate(task, mode, offset, length)
     if notify.watching:
         notify.file_event(file, notify.IN_MODIFY)

@@ -12,6 +12,7 @@ from pysandbox_core.abi.utsname import FIELD_LENGTH, MACHINE, RELEASE, SYSNAME, 
 from pysandbox_core.credentials import CAP_SYS_ADMIN
 from pysandbox_core.declare import Int, Result, Size, UInt, UserAddr, syscall
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.dev import write_random
 
 if TYPE_CHECKING:
     from pysandbox_core.task import Task
@@ -24,8 +25,6 @@ freehigh; mem_unit."""
 _GRND_NONBLOCK = 1
 _GRND_RANDOM = 2
 _GRND_INSECURE = 4
-_RANDOM_CHUNK = 1 << 16
-"""Bytes made at once."""
 
 _PERSONALITY_QUERY = 0xFFFFFFFF
 
@@ -101,15 +100,7 @@ def getrandom(task: Task, buf: UserAddr, count: Size, flags: UInt) -> Result:
     if count <= 256:
         task.mm.write(buf, os.getrandom(count))
         return count
-    sink = task.mm.sink(buf, count)
-    done = 0
-    while sink.remaining and not task.interrupted():
-        data = os.urandom(min(sink.remaining, _RANDOM_CHUNK))
-        written = sink.write(data)
-        done += written
-        if written < len(data):
-            break
-    return done
+    return write_random(task, task.mm.sink(buf, count))
 
 
 @syscall("syslog", note="the kernel log is empty")

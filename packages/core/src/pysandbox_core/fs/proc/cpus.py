@@ -1,15 +1,12 @@
 """The processors that the sandbox sees: those of the host that the sentry may run on.
 
-Interface: `Cpus(kernel)` at boot, before the sentry is jailed; afterwards it needs nothing of the
-host but a descriptor of /proc/cpuinfo that it keeps open, since reading that file costs more than
-booting.
+Interface: `Cpus()` at boot. /proc/cpuinfo is made when it is first read: reading the host's costs
+more than booting.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-
+from pysandbox_core.host_facts import host_facts
 from pysandbox_core.scheduling import PROCESSORS
 
 _KEPT = frozenset(
@@ -34,9 +31,6 @@ class Cpus:
         self.online = PROCESSORS
         """Numbers of the processors, as getcpu(2) gives them."""
         self.count = len(self.online)
-        self._host_fd = -1
-        with suppress(OSError):  # a host without /proc: cpuinfo then names the processors, no more
-            self._host_fd = os.open("/proc/cpuinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._text: bytes | None = None
 
     def list_text(self) -> bytes:
@@ -46,24 +40,8 @@ class Cpus:
     def cpuinfo(self) -> bytes:
         """/proc/cpuinfo, made on the first read."""
         if self._text is None:
-            self._text = filter_cpuinfo(self._read_host(), self.online)
+            self._text = filter_cpuinfo(host_facts().read_cpuinfo(), self.online)
         return self._text
-
-    def close(self) -> None:
-        if self._host_fd >= 0:
-            os.close(self._host_fd)
-            self._host_fd = -1
-
-    def _read_host(self) -> bytes:
-        if self._host_fd < 0:
-            return b""
-        chunks = []
-        position = 0
-        while chunk := os.pread(self._host_fd, 1 << 16, position):
-            chunks.append(chunk)
-            position += len(chunk)
-        self.close()
-        return b"".join(chunks)
 
 
 def filter_cpuinfo(host: bytes, online: tuple[int, ...]) -> bytes:

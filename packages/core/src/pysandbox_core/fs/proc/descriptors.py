@@ -33,14 +33,20 @@ def is_nameless(path: Path) -> bool:
     return dentry.parent is dentry and dentry.name != b""
 
 
-def describe(reader: Task, file: FileDescription) -> bytes:
-    """The name of an open file as `reader` sees it: its path, or b"pipe:[12]" and the like."""
+LINK_MAX = 4095
+"""Bytes of a magic link's text: with a NUL it has to fit in a page. proc_pid_fd(5),
+do_proc_readlink()"""
+
+
+def describe(reader: Task, file: FileDescription, longest: int | None = None) -> bytes:
+    """The name of an open file as `reader` sees it: its path, or b"pipe:[12]" and the like.
+    ENAMETOOLONG: a path of more than `longest` bytes."""
     path = file.path
     if path is None:
         return file.describe()
     if is_nameless(path):
         return path.dentry.name
-    return path.absolute(reader.fs.root)
+    return path.absolute(reader.fs.root, longest)
 
 
 def path_of(fs: ProcFs, file: FileDescription) -> Path:
@@ -108,7 +114,7 @@ class FdLink(PseudoInode):
         return file
 
     def readlink(self, task: Task) -> bytes:
-        return describe(task, self._file(task))
+        return describe(task, self._file(task), LINK_MAX)
 
     def follow(self, task: Task) -> Path:
         return path_of(self.proc, self._file(task))

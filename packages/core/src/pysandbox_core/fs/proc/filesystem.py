@@ -66,9 +66,6 @@ class ProcFs(PseudoFs):
             inode = self._namespaces[kind] = NamespaceInode(self, kind)
         return inode
 
-    def unmounted(self) -> None:
-        self.cpus.close()
-
 
 class RootDirectory(PseudoDirectory):
     """/proc: the files that stay, then the processes."""

@@ -31,9 +31,11 @@ from pysandbox_core.mm.vma import (
     VM_SHARED,
     VM_WIPEONFORK,
 )
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.dentry import Path
+    from pysandbox_core.fs.inode import Inode
     from pysandbox_core.fs.proc.filesystem import ProcFs
     from pysandbox_core.mm.io_buffer import Sink, Source
     from pysandbox_core.mm.memory_manager import MemoryManager
@@ -49,18 +51,43 @@ def maps(reader: Task, target: Task) -> bytes:
     mm = memory_of(target)
     if mm is None:
         return b""
-    return b"".join(_map_line(reader, mm, start, end, vma) for start, end, vma in mm.vmas)
+    files = _Files(reader)
+    return b"".join(_map_line(files, mm, start, end, vma) for start, end, vma in mm.vmas)
 
 
-def _map_line(reader: Task, mm: MemoryManager, start: int, end: int, vma: Vma) -> bytes:
+class _Files:
+    """What lines of maps tell of the files, looked up once for each: one that is mapped in ten
+    thousand pieces may consist of as many, which its stat(2) counts."""
+
+    def __init__(self, reader: Task) -> None:
+        self._reader = reader
+        self._numbers: dict[Inode, tuple[int, int]] = {}
+        self._names: dict[FileDescription, bytes] = {}
+
+    def numbers(self, file: FileDescription) -> tuple[int, int]:
+        """Device and inode number."""
+        found = self._numbers.get(file.inode)
+        if found is None:
+            attributes = file.stat()
+            found = self._numbers[file.inode] = attributes.dev, attributes.ino
+        return found
+
+    def name(self, file: FileDescription) -> bytes:
+        found = self._names.get(file)
+        if found is None:
+            found = describe(self._reader, file).replace(b"\n", b"\\012")
+            self._names[file] = found
+        return found
+
+
+def _map_line(files: _Files, mm: MemoryManager, start: int, end: int, vma: Vma) -> bytes:
     """One line: range, permissions, offset, device, inode, name. proc_pid_maps(5)"""
     prot = vma.prot
     dev = ino = offset = 0
     if vma.backing is not None:
         offset = vma.delta + start
         if vma.backing.file is not None:
-            attributes = vma.backing.file.stat()
-            dev, ino = attributes.dev, attributes.ino
+            dev, ino = files.numbers(vma.backing.file)
     line = b"%08x-%08x %c%c%c%c %08x %02x:%02x %d " % (
         start, end,
         b"r" if prot & PROT_READ else b"-",
@@ -69,17 +96,17 @@ def _map_line(reader: Task, mm: MemoryManager, start: int, end: int, vma: Vma) -
         b"s" if vma.flags & VM_SHARED else b"p",
         offset, major(dev), minor(dev), ino,
     )  # fmt: skip
-    name = _map_name(reader, mm, start, end, vma)
+    name = _map_name(files, mm, start, end, vma)
     return (line.ljust(NAME_COLUMN) + name if name else line) + b"\n"
 
 
-def _map_name(reader: Task, mm: MemoryManager, start: int, end: int, vma: Vma) -> bytes:
+def _map_name(files: _Files, mm: MemoryManager, start: int, end: int, vma: Vma) -> bytes:
     if vma.name:
         return vma.name
     if vma.backing is not None:
         if vma.backing.file is None:
             return b"/dev/zero (deleted)"  # what Linux keeps shared anonymous memory in
-        return describe(reader, vma.backing.file).replace(b"\n", b"\\012")
+        return files.name(vma.backing.file)
     if start < mm.brk and end > mm.start_brk:
         return b"[heap]"
     if start <= mm.start_stack < end:
@@ -102,8 +129,9 @@ def smaps(reader: Task, target: Task) -> bytes:
     if mm is None:
         return b""
     parts = []
+    files = _Files(reader)
     for start, end, vma in mm.vmas:
-        parts.append(_map_line(reader, mm, start, end, vma))
+        parts.append(_map_line(files, mm, start, end, vma))
         parts.append(_smaps_size(end - start))
         parts.append(_smaps_counts(*_resident(mm, start, end)))
         parts.append(_smaps_flags(vma))
@@ -260,10 +288,11 @@ class MemFile(FileDescription):
     def read(self, task: Task, sink: Sink, offset: int | None = None) -> int:
         position = self.offset if offset is None else offset
         total = 0
+        turn = Turn(task)
         while sink.remaining and (data := self._peek(position + total, sink.remaining)):
             count = sink.write(data)
             total += count
-            if count < len(data):
+            if count < len(data) or not turn.goes_on(killable_only=True):
                 break
         if offset is None:
             self.offset = position + total

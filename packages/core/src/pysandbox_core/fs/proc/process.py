@@ -19,7 +19,12 @@ from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.inode import DirEntry, Inode
 from pysandbox_core.fs.proc import memory, mounts, status
 from pysandbox_core.fs.proc.access import memory_of, owner, require_access
-from pysandbox_core.fs.proc.descriptors import FdDirectory, FdInfoDirectory, path_of
+from pysandbox_core.fs.proc.descriptors import (
+    LINK_MAX,
+    FdDirectory,
+    FdInfoDirectory,
+    path_of,
+)
 from pysandbox_core.fs.proc.memory import MemInode
 from pysandbox_core.fs.proc.namespaces import NamespaceDirectory
 from pysandbox_core.fs.pseudo import PseudoDirectory, PseudoInode, TextInode
@@ -315,7 +320,7 @@ class ProcessLink(PseudoInode):
         return path
 
     def readlink(self, task: Task) -> bytes:
-        return self.follow(task).absolute(task.fs.root)
+        return self.follow(task).absolute(task.fs.root, LINK_MAX)
 
 
 class TaskDirectory(PseudoDirectory):

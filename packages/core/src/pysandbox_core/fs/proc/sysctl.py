@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pysandbox_core.abi import utsname
 from pysandbox_core.credentials import CAP_LAST, CAP_SYS_ADMIN
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.file_description import open_files
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.proc.filesystem import ProcFs
@@ -45,7 +46,7 @@ CONSTANTS: dict[bytes, dict[bytes, bytes]] = {
         b"mmap_rnd_bits": b"28", b"memfd_noexec": b"0",
     },
     b"fs": {
-        b"file-max": b"9223372036854775807", b"nr_open": b"1048576", b"pipe-max-size": b"1048576",
+        b"nr_open": b"1048576", b"pipe-max-size": b"1048576",
         b"pipe-user-pages-hard": b"0", b"pipe-user-pages-soft": b"16384",
         b"lease-break-time": b"45", b"leases-enable": b"0", b"mount-max": b"100000",
         b"overflowuid": b"65534", b"overflowgid": b"65534", b"protected_fifos": b"1",
@@ -104,6 +105,7 @@ def add_sysctls(fs: ProcFs, root: PseudoDirectory) -> None:
     pty.add_text(b"max", lambda task: b"%d\n" % task.kernel.devpts.MAX)
     pty.add_text(b"nr", lambda task: b"%d\n" % task.kernel.devpts.count)
     directories[b"fs"].add_text(b"file-nr", lambda task: _file_nr(fs.kernel))
+    directories[b"fs"].add_text(b"file-max", lambda task: b"%d\n" % fs.kernel.memory.max_files)
 
 
 def _directory(directories: dict[bytes, PseudoDirectory], path: bytes) -> PseudoDirectory:
@@ -160,6 +162,4 @@ def _add_random(directory: PseudoDirectory) -> None:
 
 def _file_nr(kernel: Kernel) -> bytes:
     """Open files, free ones, the limit."""
-    tables = {id(task.files): task.files for task in kernel.tasks.values() if not task.exited}
-    files = {id(file) for table in tables.values() for _, file in table.open_fds()}
-    return b"%d\t0\t9223372036854775807\n" % len(files)
+    return b"%d\t0\t%d\n" % (open_files(), kernel.memory.max_files)
