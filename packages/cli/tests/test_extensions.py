@@ -76,13 +76,12 @@ def test_platforms_lists_them_all(platforms: Scratch) -> None:
     assert "libbroken.so.1: cannot open shared object file" in rows["broken"]
 
 
-def test_a_third_partys_platform_is_chosen_by_name(platforms: Scratch, tmp_path: Path) -> None:
-    report = tmp_path / "stops.json"
+def test_a_third_partys_platform_is_chosen_by_name(platforms: Scratch) -> None:
     ended = platforms.run(
-        "run", "--platform", "counting", "--", "/bin/echo", "on it", COUNTING_REPORT=str(report)
+        "run", "--platform", "counting", "--", "/bin/echo", "on it", COUNTING_REPORT="1"
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"on it\n", b"")
-    counts = json.loads(report.read_text())
+    assert (ended.returncode, ended.stdout) == (0, b"on it\n")
+    counts = json.loads(ended.stderr)
     assert counts["syscall"] > 10 and counts["killed"] == 0
 
 

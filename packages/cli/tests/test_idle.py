@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ def wake_ups() -> dict[str, int]:
     """How often each thread of the sandbox has gone to sleep until now."""
     counts = {}
     for pid, _ in children_of_this_test():
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            for line in (thread / "status").read_text().splitlines():
-                if line.startswith("voluntary_ctxt_switches"):
-                    counts[thread.name] = int(line.split()[1])
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                for line in (thread / "status").read_text().splitlines():
+                    if line.startswith("voluntary_ctxt_switches"):
+                        counts[thread.name] = int(line.split()[1])
     return counts
 
 

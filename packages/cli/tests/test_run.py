@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from command_line import COMMAND, environment, pysandbox
+from command_line import COMMAND, environment, pysandbox, start
 
 
 def sh(script: str, *options: str, **how: object) -> subprocess.CompletedProcess[bytes]:
@@ -179,6 +180,18 @@ def test_timeout() -> None:
     assert sh("echo in time", "--timeout", "100").stdout == b"in time\n"
 
 
+def test_a_program_that_stops_itself_does_not_stop_the_clock() -> None:
+    """Without a terminal there is nobody to go on with it. A session of its own has none."""
+    command = [sys.executable, "-m", "pysandbox", "run", "--timeout", "1", "--"]
+    ended = subprocess.run(
+        [*command, "sh", "-c", "kill -STOP $$"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, start_new_session=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 124
+    assert b"timed out" in ended.stderr
+
+
 def test_what_still_runs_ends_with_the_program() -> None:
     ended = sh("sleep 1000 & echo started")
     assert (ended.returncode, ended.stdout) == (0, b"started\n")
@@ -226,3 +239,27 @@ def test_arguments_are_bytes() -> None:
 def test_log_level() -> None:
     quiet = pysandbox("run", "--log-level", "error", "--", "/bin/true")
     assert quiet.stderr == b""
+
+
+FLOOD = f"""
+import mmap, os, signal
+child = os.fork()
+if child == 0:
+    os.write(1, mmap.mmap(-1, {1 << 28}))
+    os._exit(0)
+while not os.fstat(1).st_size:
+    pass
+os.kill(child, signal.SIGKILL)
+os._exit(0)
+"""
+"""A write that is to last, and somebody who ends it."""
+
+
+def test_a_long_write_keeps_nobody_waiting(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with (
+        output.open("wb") as file,
+        start("run", "--", sys.executable, "-c", FLOOD, stdout=file) as process,
+    ):
+        assert process.wait(60) == 0
+    assert output.stat().st_size < 1 << 28

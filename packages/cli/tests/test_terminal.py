@@ -120,3 +120,13 @@ def test_the_settings_are_put_back(terminal: Terminal) -> None:
     process = terminal.start("/bin/sh", "-c", "stty raw -echo; kill -KILL $$")
     assert process.wait(60) == 137
     assert termios.tcgetattr(terminal.screen) == before
+
+
+def test_output_that_a_program_has_stopped_goes_on(terminal: Terminal) -> None:
+    """No key would start it again: not the one who writes next, but the caller would be stuck."""
+    script = "import os, termios; termios.tcflow(1, termios.TCOOFF); os._exit(0)"
+    process = terminal.start("python3", "-c", script)
+    assert process.wait(60) == 0
+    os.set_blocking(terminal.screen, False)  # it fails where it would wait
+    os.write(terminal.screen, b"goes on")
+    terminal.expect(b"goes on")

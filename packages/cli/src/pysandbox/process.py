@@ -3,20 +3,24 @@
 Interface: made by `Sandbox.start`. The caller reads and writes `stdin`, `stdout` and `stderr` as
 with subprocess, or lets `communicate` do it; `wait` waits for the end. All of it may be called from
 any thread, one at a time. The sentry tells of the end through a pipe of this process's own, so that
-no thread is needed to sort messages.
+no thread is needed to sort messages. What it tells is checked: sandbox.py says why.
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import select
 import signal
+import sys
+import termios
 import time
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, TypeVar
 
+from pysandbox_core.control import MAX_ANSWER, Message, parse
 from pysandbox_core.errors import KernelFailureError, SandboxError, SandboxTimeoutError
+from pysandbox_core.limits import LIMITS
 
 from pysandbox.result import Usage
 
@@ -26,7 +30,11 @@ if TYPE_CHECKING:
 KILL_GRACE_S = 10
 """How long a sandbox may take to end a program that was killed before it is ended itself."""
 
+_Number = TypeVar("_Number", int, float)
+
 _CHUNK = 1 << 16
+_MAX_MESSAGE = 1 << 16
+"""Characters of a sentry's message that are shown."""
 
 
 class Process:
@@ -46,10 +54,13 @@ class Process:
         self.returncode: int | None = None
         """As subprocess has it: the exit status, -N after signal N, None while it runs."""
         self.usage = Usage()
+        self.limit: str | None = None
+        """As in `Result.limit`, once it has ended."""
         self.started = time.monotonic()
         self.duration = 0.0
         """Seconds it ran, once it has ended."""
         self._number = number
+        os.set_blocking(status_fd, False)
         self._status_fd = status_fd
         self._status_line = b""
 
@@ -110,18 +121,52 @@ class Process:
     def _read_status(self) -> None:
         """Take what the status pipe has. SandboxError if the program could not be started, or if
         the sandbox is gone."""
-        chunk = os.read(self._status_fd, 4096)
+        try:
+            chunk = os.read(self._status_fd, 4096)
+        except BlockingIOError:  # whoever has written it has taken it back
+            return
         self._status_line += chunk
         if not chunk:
             raise self.sandbox.failure()
-        if not self._status_line.endswith(b"\n"):
-            return
-        message: dict[str, Any] = json.loads(self._status_line)
+        try:
+            if len(self._status_line) > MAX_ANSWER:
+                raise ValueError("too long")
+            if not self._status_line.endswith(b"\n"):
+                return
+            message = parse(self._status_line)
+            if "failed" not in message:
+                returncode, usage, limit = _ending(message)
+        except ValueError as error:
+            raise self.sandbox.nonsense(error) from None
         if "failed" in message:
             raise error_of(message)
         self.duration = time.monotonic() - self.started
-        self.usage = Usage(**message.get("usage", {}))
-        self.returncode = os.waitstatus_to_exitcode(message["exited"] & ~0x80)
+        self.usage = usage
+        self.limit = limit
+        self.returncode = returncode
+
+
+def _ending(message: Message) -> tuple[int, Usage, str | None]:
+    """Returncode, usage and the deciding limit of a program that has ended. ValueError if that is
+    not what the sentry has said."""
+    used, limit = message.get("usage"), message.get("limit")
+    if not isinstance(used, dict) or used.keys() != {"cpu_time", "max_memory"}:
+        raise ValueError("no usage")
+    if limit is not None and limit not in LIMITS:
+        raise ValueError("no limit")
+    status = _number(message.get("exited"), int)
+    if status > 0xFFFF:
+        raise ValueError("no wait status")
+    usage = Usage(_number(used["cpu_time"], float), _number(used["max_memory"], int))
+    return os.waitstatus_to_exitcode(status & ~0x80), usage, limit
+
+
+def _number(value: object, kind: type[_Number]) -> _Number:
+    """`value`, if it counts or measures something. JSON has truth values, infinity and nothing at
+    all as well. ValueError"""
+    if type(value) is not kind or not 0 <= value < 1 << 63:
+        raise ValueError(f"no {kind.__name__} where there should be one")
+    return value
 
 
 class Output:
@@ -134,6 +179,11 @@ class Output:
         self.stdout_truncated = False
         self.stderr_truncated = False
         self.timed_out = False
+
+    @property
+    def truncated(self) -> bool:
+        """More was written than is kept."""
+        return self.stdout_truncated or self.stderr_truncated
 
 
 class _Conversation:
@@ -170,10 +220,12 @@ class _Conversation:
                 deadline = time.monotonic() + KILL_GRACE_S
             for fd, _ in ready:
                 self._serve(fd)
-        # it wrote to our pipes before it ended; what others still write is not its output
+        # it wrote to our pipes before it ended; what others still write is not its output, and
+        # may have no end
         for fd, pipe in tuple(self.open.items()):
-            while pipe is not process.stdin and fd in self.open and _ready(fd, 0.0):
-                self._read(fd, pipe)
+            left = _readable_bytes(fd) if pipe is not process.stdin else 0
+            while left > 0 and fd in self.open:
+                left -= self._read(fd, pipe) or left
         return self.output
 
     def _serve(self, fd: int) -> None:
@@ -196,31 +248,49 @@ class _Conversation:
             self._drop(fd)
             pipe.close()
 
-    def _read(self, fd: int, pipe: IO[bytes]) -> None:
-        chunk = os.read(fd, _CHUNK)
+    def _read(self, fd: int, pipe: IO[bytes]) -> int:
+        """Keep what there is, within the limit; how many bytes came."""
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except BlockingIOError:  # whoever has written it has taken it back
+            return 0
         if not chunk:
             self._drop(fd)
-            return
+            return 0
         name = "stdout" if pipe is self.process.stdout else "stderr"
         captured: bytearray = getattr(self.output, name)
         room = self.output.limit - len(captured)
         captured += chunk[:room]
         if len(chunk) > room:
             setattr(self.output, f"{name}_truncated", True)
+        return len(chunk)
 
     def _drop(self, fd: int) -> None:
         self.poll.unregister(fd)
         del self.open[fd]
 
 
-def error_of(message: dict[str, Any]) -> SandboxError:
+def error_of(message: Message) -> SandboxError:
     """The exception that a sentry's `failed` message stands for."""
     from pysandbox_core import errors
 
     kind = getattr(errors, str(message["failed"]), None)
     if not (isinstance(kind, type) and issubclass(kind, SandboxError)):
         kind = KernelFailureError
-    return kind(str(message.get("message", "")))
+    return kind(_printable(str(message.get("message", ""))[:_MAX_MESSAGE]))
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: it is going to be shown on one."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
+        for letter in text
+    )
+
+
+def _readable_bytes(fd: int) -> int:
+    """What is in a pipe now. FIONREAD"""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _ready(fd: int, timeout: float | None) -> bool:

@@ -32,6 +32,9 @@ class Result:
     stdout_truncated: bool = False
     """More than the limit was written; the first bytes are in `stdout`."""
     stderr_truncated: bool = False
+    limit: str | None = None
+    """The limit that ended the program or made one of its calls fail: "cpu_time", "memory", "pids",
+    "files", "tmpfs", "output"; None if it met none."""
 
     def check(self) -> Result:
         """Itself if `returncode` is 0; CommandFailedError otherwise."""
@@ -53,6 +56,9 @@ class CommandFailedError(SandboxError):
 
 class RunTimeoutError(SandboxTimeoutError):
     """A run took longer than its `timeout`; `stdout` and `stderr` have what it wrote until then."""
+
+    limit = "timeout"
+    """As in `Result.limit`."""
 
     def __init__(self, message: str, stdout: bytes, stderr: bytes) -> None:
         super().__init__(message)

@@ -1,17 +1,22 @@
 """`pysandbox run`: one program in a sandbox of its own.
 
 The process that the user started is only the front: it forks the sentry, which holds the kernel,
-forwards signals to it and exits as it does. The sentry is tied to the front by a pipe: when the
-front is gone, however it went, so are the sentry and every process of the platform.
+forwards signals to it and exits as it does. The sentry is killed with the front: when that is gone,
+however it went, so are the sentry and every process of the platform.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import time
+from contextlib import suppress
 
-from pysandbox_core import config
+from pysandbox_core import config, standard_fds
+from pysandbox_core.config import TIMEOUT_GRACE_S
 from pysandbox_core.errors import InvalidOptionError
+from pysandbox_core.jail.layers import parse_layers
 
 from pysandbox.options import Option, Parsed
 
@@ -29,13 +34,21 @@ OPTIONS = (
     Option("--platform", "NAME", "what runs and traps the program; default: the best usable one"),
     Option("--rootfs", "DIR", "the sandbox's root, read-only below its own memory; default: /"),
     Option("--bind", "SRC:DST[:ro|rw]", "show the host's SRC at DST; default: ro", repeatable=True),
-    Option("--tmpfs", "DST", "mount an empty file system in memory at DST", repeatable=True),
+    Option(
+        "--tmpfs",
+        "DST[:size=SIZE,nr_inodes=N]",
+        "mount an empty file system in memory at DST; default: half of the memory",
+        repeatable=True,
+    ),
     Option("--env", "K[=V]", "set K to V, or to the caller's own value of K", repeatable=True),
     Option("--workdir", "DIR", "start in DIR; default: the caller's, or / where that is missing"),
     Option("--user", "UID[:GID]", "run as this user; default: the caller's uid, gid and groups"),
     Option("--hostname", "H", "default: pysandbox"),
     Option("--memory", "SIZE", "limit of the sandbox's memory, like 512M; default: none"),
-    Option("--pids", "N", "limit of tasks that exist at once; default: none"),
+    Option("--pids", "N", "limit of tasks that exist at once; default: 4096"),
+    Option("--cpu-time", "S", "limit of CPU time, in seconds, of all tasks; default: none"),
+    Option("--require", "LAYER,...", "start only if these layers of the jail are on, or `all`"),
+    Option("--without", "LAYER,...", "leave out layers of the jail, or `all`; for debugging"),
     Option("--timeout", "S", "kill everything after S seconds, like 2.5"),
     Option(
         "--strace",
@@ -51,35 +64,40 @@ OPTIONS = (
 
 def run(parsed: Parsed) -> int:
     """Run the program that `parsed` asks for; the status to exit with."""
+    stdio = standard_fds.occupy()
     if not parsed.rest:
         raise InvalidOptionError("no program to run; write it after the options: run -- PROGRAM")
     sandbox_config = read_config(parsed)
     spec = read_spec(parsed, sandbox_config)
+    spec.stdio = stdio
     timeout_ns = read_timeout(parsed)
     strace_fd = open_strace(parsed)
 
     # imported before the fork, so that what the front and the sentry need is read once
     from pysandbox_core import sentry, terminal
     from pysandbox_core.choice import choose_platform
+    from pysandbox_core.jail.jail import Jail
 
     platform_class = choose_platform(sandbox_config.platform)
+    jail = Jail(sandbox_config.require, sandbox_config.without)
 
     restore_terminal = terminal.save()
-    lifeline, held_end = os.pipe2(os.O_CLOEXEC)
-    wanted = {*sentry.FORWARDED_SIGNALS, signal.SIGCHLD}
+    can_stop = has_terminal()
+    requests, requests_end = os.pipe2(os.O_CLOEXEC)
+    wanted = {*sentry.FORWARDED_SIGNALS, signal.SIGCHLD, signal.SIGIO}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller that ignores it would hide the status
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-    pid = os.fork()
+    tell_of_input(requests)
+    pid = jail.fork()
     if pid:
-        os.close(lifeline)
+        os.close(requests_end)
         try:
-            return wait_for_sentry(pid, wanted)
+            wait_status = wait_for_sentry(pid, wanted, requests if can_stop else -1, timeout_ns)
         finally:
-            restore_terminal()
+            restore_terminal()  # before anything is written to it: it may have been stopped
+        return status_of_sentry(wait_status, timeout_ns)
     status = sentry.STATUS_FAILED
     try:
-        os.close(held_end)
-        sentry.tie_to_lifeline(lifeline)
         status = sentry.run_program(
             sandbox_config,
             spec,
@@ -87,17 +105,53 @@ def run(parsed: Parsed) -> int:
             timeout_ns=timeout_ns,
             strace_fd=strace_fd,
             signal_mask=previous,
+            jail=jail,
+            requests_fd=requests_end if can_stop else -1,
         )
     finally:
         os._exit(status)  # nothing of the front's is the sentry's to clean up
 
 
-def wait_for_sentry(pid: int, wanted: set[signal.Signals]) -> int:
-    """Forward signals to the sentry until it ends; the status to exit with."""
-    from pysandbox_core import sentry
+def has_terminal() -> bool:
+    """Is there a controlling terminal, and so somebody who sees that a job has stopped and goes on
+    with it? Otherwise a program that stops itself is stopped alone: its time goes on."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
+
+def tell_of_input(fd: int) -> None:
+    """Have SIGIO sent to this process when there is something to read from `fd`. fcntl(2)"""
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+
+
+def wait_for_sentry(
+    pid: int, wanted: set[signal.Signals], requests: int, timeout_ns: int | None
+) -> int | None:
+    """Forward signals to the sentry until it ends, and stop it when it asks for that through
+    `requests`; its wait status. None: it did not end in time and was killed. What it does otherwise
+    may be the program's doing, if that has taken it over, and moves us to nothing."""
+    deadline = None if timeout_ns is None else time.monotonic() + timeout_ns / 1e9 + TIMEOUT_GRACE_S
+    to_stop = False
     while True:
-        info = signal.sigwaitinfo(wanted)
+        if deadline is None:
+            info = signal.sigwaitinfo(wanted)
+        else:
+            expiring = signal.sigtimedwait(wanted, max(0.0, deadline - time.monotonic()))
+            if expiring is None:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return None
+            info = expiring
+        if info.si_signo == signal.SIGIO:
+            with suppress(OSError):  # somebody else's signal
+                if os.read(requests, 16):
+                    os.kill(pid, signal.SIGSTOP)
+                    to_stop = True
+            continue
         if info.si_signo != signal.SIGCHLD:
             # what the terminal sends (si_code SI_KERNEL) goes to the whole foreground process
             # group, so the sentry has it already
@@ -108,12 +162,24 @@ def wait_for_sentry(pid: int, wanted: set[signal.Signals]) -> int:
         if not changed:
             continue
         if not os.WIFSTOPPED(wait_status):
-            break
-        # it stops with its program (^Z); whoever continues us continues both
-        os.kill(os.getpid(), signal.SIGSTOP)
+            return wait_status
+        if to_stop:  # it stops with its program (^Z); whoever continues us continues both
+            to_stop = False
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def status_of_sentry(wait_status: int | None, timeout_ns: int | None) -> int:
+    """What to exit with after a sentry that ended so; its death is reported."""
+    from pysandbox_core import sentry
+
+    if wait_status is None:
+        sentry.report(
+            f"timed out after {(timeout_ns or 0) / 1e9:g} s, and the sandbox did not end by itself "
+            f"within {TIMEOUT_GRACE_S} s more; it was killed"
+        )
+        return sentry.STATUS_TIMEOUT
     if os.WIFSIGNALED(wait_status):
-        signo = os.WTERMSIG(wait_status)
-        sentry.report(f"the sandbox was killed by signal {signo} ({signal.strsignal(signo)})")
+        sentry.report(sentry.describe_death(os.WTERMSIG(wait_status)))
         return sentry.STATUS_FAILED
     return os.WEXITSTATUS(wait_status)
 
@@ -122,6 +188,7 @@ def read_config(parsed: Parsed) -> config.SandboxConfig:
     """The sandbox that the options ask for."""
     memory = parsed.get("--memory")
     pids = parsed.get("--pids")
+    cpu_time = parsed.get("--cpu-time")
     user = parsed.get("--user")
     if pids is not None and not pids.isdecimal():
         raise InvalidOptionError(f"--pids {pids!r} is not a number")
@@ -129,12 +196,15 @@ def read_config(parsed: Parsed) -> config.SandboxConfig:
         platform=parsed.get("--platform") or "auto",
         rootfs=os.fsencode(parsed.get("--rootfs") or "/"),
         binds=[config.parse_bind(text) for text in parsed.all("--bind")],
-        tmpfs=[os.fsencode(text) for text in parsed.all("--tmpfs")],
+        tmpfs=[config.parse_tmpfs(text) for text in parsed.all("--tmpfs")],
         hostname=os.fsencode(parsed.get("--hostname") or "pysandbox"),
         memory=None if memory is None else config.parse_size(memory),
         pids=None if pids is None else int(pids),
+        cpu_time_ns=None if cpu_time is None else config.parse_cpu_time(cpu_time),
         user=None if user is None else config.parse_user(user),
         log_level=parsed.get("--log-level") or "warning",
+        require=parse_layers(parsed.get("--require") or ""),
+        without=parse_layers(parsed.get("--without") or ""),
     )
 
 

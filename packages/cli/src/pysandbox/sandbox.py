@@ -5,32 +5,47 @@ with everything that runs in it. `run` is called as often as wanted, from any nu
 once; what programs write stays in the sandbox's memory, is seen by later runs, and is gone at the
 end. Everything raised is a SandboxError whose message says what to do; most are also the builtin
 exception that one would expect (TimeoutError, FileNotFoundError, PermissionError, ValueError).
+
+What the sentry says is not believed: a program may have taken it over. A message has a bound in
+size and in time, is checked, and anything else than what was asked for ends the sandbox with a
+KernelFailureError; tests/attacks/test_channel.py.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 from pysandbox_core.config import (
     Bind,
     SandboxConfig,
+    Tmpfs,
     User,
     default_environment,
     parse_bind,
+    parse_cpu_time,
     parse_size,
     parse_timeout,
+    parse_tmpfs,
     parse_user,
 )
-from pysandbox_core.control import Channel, Message
-from pysandbox_core.errors import InvalidOptionError, KernelFailureError, SandboxError
+from pysandbox_core.control import MAX_ANSWER, Channel, Message
+from pysandbox_core.errors import (
+    InvalidOptionError,
+    KernelFailureError,
+    SandboxError,
+    SandboxTimeoutError,
+)
+from pysandbox_core.jail.layers import parse_layers
 
 from pysandbox.process import Process, error_of
 from pysandbox.result import Result, RunTimeoutError
@@ -39,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     PathLike: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    TmpfsLike: TypeAlias = PathLike | Tmpfs
     BindLike: TypeAlias = str | Bind | tuple[PathLike, PathLike] | tuple[PathLike, PathLike, str]
 
 PIPE = subprocess.PIPE
@@ -48,6 +64,11 @@ MAX_OUTPUT = 64 << 20
 """Bytes captured of each of standard output and error unless a run says otherwise."""
 CLOSE_GRACE_S = 10
 """How long a sentry may take to end by itself."""
+START_S = 60
+"""How long it may take to be ready."""
+ANSWER_S = 20
+"""How long it may take to take a request, or to say why it ends."""
+_NONSENSE = "gave an answer that makes no sense ({})"
 
 
 class Sandbox:
@@ -59,33 +80,44 @@ class Sandbox:
         platform: str = "auto",
         rootfs: PathLike = "/",
         binds: Iterable[BindLike] = (),
-        tmpfs: Iterable[PathLike] = (),
+        tmpfs: Iterable[TmpfsLike] = (),
         env: Mapping[str, str] | None = None,
         workdir: PathLike | None = None,
         user: str | tuple[int, int] | None = None,
         hostname: str = "pysandbox",
         memory: int | str | None = None,
         pids: int | None = None,
+        cpu_time: float | None = None,
         timeout: float | None = None,
         log_level: str = "warning",
+        require: str | Iterable[str] = (),
+        without: str | Iterable[str] = (),
     ) -> None:
         """As `pysandbox run` has them. `binds` are `"SRC:DST:rw"`, `(SRC, DST)` or `(SRC, DST,
-        "rw")`; `memory` is bytes or `"512M"`; `timeout` is how many seconds the sandbox may exist.
+        "rw")`; `tmpfs` are paths or `"DST:size=64M,nr_inodes=1000"`; `memory` is bytes or `"512M"`;
+        `cpu_time` is how many seconds of CPU time all runs together may take, the kernel's work for
+        them included; `timeout` is how many seconds the sandbox may exist;
+        `require` and `without` are names of layers of the jail, or "all"; see docs/security.md.
         InvalidOptionError (a ValueError) tells of anything wrong.
         """
         self.config = SandboxConfig(
             platform=platform,
             rootfs=os.fsencode(rootfs),
             binds=[_bind(bind) for bind in binds],
-            tmpfs=[os.fsencode(target) for target in tmpfs],
+            tmpfs=[_tmpfs(mount) for mount in tmpfs],
             hostname=os.fsencode(hostname),
             memory=parse_size(memory) if isinstance(memory, str) else memory,
             pids=pids,
+            cpu_time_ns=None if cpu_time is None else parse_cpu_time(str(cpu_time)),
             user=_user(user),
             log_level=log_level,
+            require=_layers(require),
+            without=_layers(without),
         )
         self.platform = platform
         """Name of the platform it runs on, once it is open."""
+        self.layers_off: dict[str, str] = {}
+        """Layers of the jail that are off, and why, once it is open."""
         self._env = dict(env or {})
         self._workdir = None if workdir is None else os.fsencode(workdir)
         self._timeout_ns = None if timeout is None else parse_timeout(str(timeout))
@@ -129,22 +161,41 @@ class Sandbox:
         finally:
             theirs.close()
             os.close(lifeline)
-        self._channel = Channel(ours)
+        self._channel = Channel(ours, MAX_ANSWER)
         self._failure = None
-        answer: Message | None = None
-        try:
-            with suppress(OSError, ValueError):  # it has ended, and said why on standard error
-                self._channel.send({"sandbox": self._fields(), "timeout_ns": self._timeout_ns})
-                answer = self._receive()
-        finally:
-            if answer is None or "ready" not in answer:
-                self.close()
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            try:
+                self._greet(time.monotonic() + START_S)
+            except SandboxError:
+                raise
+            except TimeoutError:
+                raise self._abandon(f"was not ready after {START_S} seconds") from None
+            except ValueError as error:
+                raise self._abandon(_NONSENSE.format(error)) from None
+            except OSError:  # it has said why on standard error
+                raise KernelFailureError(
+                    "the sandbox's process ended before it was ready"
+                ) from None
+            stack.pop_all()
+        return self
+
+    def _greet(self, deadline: float) -> None:
+        """Tell the sentry what is wanted, and hear what it is. SandboxError is its own answer,
+        ValueError one that makes no sense; OSError"""
+        assert self._channel is not None
+        request = {"sandbox": self._fields(), "timeout_ns": self._timeout_ns}
+        self._channel.send(request, deadline=deadline)
+        answer = self._receive(deadline)
         if answer is None:
-            raise KernelFailureError("the sandbox's process ended before it was ready")
+            raise ConnectionResetError
         if "failed" in answer:
             raise error_of(answer)
-        self.platform = str(answer["ready"])
-        return self
+        platform, off = answer.get("ready"), answer.get("off")
+        if not isinstance(platform, str) or not isinstance(off, dict):
+            raise ValueError("it is neither ready nor has it failed")
+        self.platform = platform
+        self.layers_off = {str(name): str(reason) for name, reason in off.items()}
 
     def close(self) -> None:
         """End every program and the sandbox. Idempotent."""
@@ -217,6 +268,7 @@ class Sandbox:
                 process.usage,
                 captured.stdout_truncated,
                 captured.stderr_truncated,
+                process.limit or ("output" if captured.truncated else None),
             )
         return result.check() if check else result
 
@@ -265,26 +317,67 @@ class Sandbox:
         self._send({"signal": int(signo), "run": number, "all": descendants})
 
     def failure(self) -> SandboxError:
-        """Why the sentry is gone."""
+        """Why the sentry is gone; one that is not, though it has no more to say, is killed."""
         with self._lock:
             if self._failure is None:
                 self._failure = self._ask_failure()
             # a fresh one: several threads may raise it
             return type(self._failure)(*self._failure.args)
 
+    def nonsense(self, what: ValueError) -> SandboxError:
+        """End a sentry whose answer is none; the error to raise."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = self._abandon(_NONSENSE.format(what))
+        return self.failure()
+
     def _ask_failure(self) -> SandboxError:
+        answer: Message | None = None
         try:
-            answer = self._receive()
-        except (OSError, ValueError):
-            answer = None
-        if answer is not None and "failed" in answer:
-            return error_of(answer)
+            answer = self._receive(time.monotonic() + ANSWER_S)
+        except TimeoutError:
+            return self._abandon("does not answer")
+        except ValueError as error:
+            return self._abandon(_NONSENSE.format(error))
+        except OSError:  # it has ended with something unread
+            pass
+        if answer is not None:
+            if "failed" in answer:
+                return error_of(answer)
+            return self._abandon("said something that nobody has asked for")
         if self._channel is None:
             return SandboxError("the sandbox was closed while the program ran")
+        return self._death()
+
+    def _death(self) -> SandboxError:
+        """What became of a sentry that is connected no more."""
+        sentry = self._sentry
+        if sentry is None:
+            return SandboxError("the sandbox was closed while the program ran")
+        try:
+            returncode = sentry.wait(ANSWER_S)
+        except subprocess.TimeoutExpired:
+            return self._abandon("has closed the connection")
+        if returncode == -signal.SIGALRM:  # sentry_server.end_after
+            return SandboxTimeoutError("the sandbox's time is up; it did not end and was killed")
+        if returncode == -signal.SIGSYS:
+            from pysandbox_core.sentry import describe_death
+
+            return KernelFailureError(describe_death(signal.SIGSYS))
         return KernelFailureError("the sandbox's process is gone; was it killed, out of memory?")
 
-    def _receive(self) -> Message | None:
-        received = None if self._channel is None else self._channel.receive()
+    def _abandon(self, what: str) -> SandboxError:
+        """Kill the sentry, and with it all that runs in it."""
+        sentry = self._sentry
+        if sentry is not None:
+            sentry.kill()  # its parent, which it does not outlive
+        return KernelFailureError(
+            f"the sandbox's process {what}, and was killed: its kernel has failed, or a program "
+            "has taken it over"
+        )
+
+    def _receive(self, deadline: float) -> Message | None:
+        received = None if self._channel is None else self._channel.receive(deadline)
         if received is None:
             return None
         message, fds = received
@@ -298,11 +391,14 @@ class Sandbox:
                 raise SandboxError(
                     "the sandbox is not open; use it in `with Sandbox() as sandbox:`"
                 )
-            try:
-                self._channel.send(message, fds)
-                return
-            except OSError:
-                pass  # the sentry is gone: the reason is more use than the broken pipe
+            if self._failure is None:
+                try:
+                    self._channel.send(message, fds, time.monotonic() + ANSWER_S)
+                    return
+                except TimeoutError:
+                    self._failure = self._abandon("takes no requests")
+                except OSError:
+                    pass  # the sentry is gone: the reason is more use than the broken pipe
         raise self.failure()
 
     def _spec(
@@ -342,12 +438,17 @@ class Sandbox:
                 (os.fsdecode(bind.source), os.fsdecode(bind.target), bind.writable)
                 for bind in config.binds
             ],
-            "tmpfs": [os.fsdecode(target) for target in config.tmpfs],
+            "tmpfs": [
+                (os.fsdecode(mount.target), mount.size, mount.inodes) for mount in config.tmpfs
+            ],
             "hostname": os.fsdecode(config.hostname),
             "memory": config.memory,
             "pids": config.pids,
+            "cpu_time_ns": config.cpu_time_ns,
             "user": config.user,
             "log_level": config.log_level,
+            "require": sorted(config.require),
+            "without": sorted(config.without),
         }
 
 
@@ -360,19 +461,19 @@ class _Ends:
 
     def child_end(self, what: int | IO[bytes] | None, number: int) -> int:
         """The descriptor to pass for standard descriptor `number`."""
-        if what is None:
-            return number
+        if what is None and _is_open(number):
+            return _no_directory(number)
         if what == PIPE:
             reader, writer = os.pipe2(os.O_CLOEXEC)
             ours, theirs = (writer, reader) if number == 0 else (reader, writer)
             self.theirs.append(theirs)
             self.ours[number] = os.fdopen(ours, "wb" if number == 0 else "rb", buffering=0)
             return theirs
-        if what == DEVNULL:
+        if what is None or what == DEVNULL:
             fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             self.theirs.append(fd)
             return fd
-        return what if isinstance(what, int) else what.fileno()
+        return _no_directory(what if isinstance(what, int) else what.fileno())
 
     def pipes(self) -> tuple[IO[bytes] | None, IO[bytes] | None, IO[bytes] | None]:
         return (self.ours[0], self.ours[1], self.ours[2])
@@ -380,6 +481,27 @@ class _Ends:
     def close_theirs(self) -> None:
         for fd in self.theirs:
             os.close(fd)
+
+
+def _layers(names: str | Iterable[str]) -> frozenset[str]:
+    return parse_layers(names if isinstance(names, str) else ",".join(names))
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _no_directory(fd: int) -> int:
+    """`fd`. From a directory's all of the host's names could be reached."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise InvalidOptionError(
+            f"descriptor {fd} is a directory; to show a program one, use `binds`"
+        )
+    return fd
 
 
 def _bind(bind: BindLike) -> Bind:
@@ -391,6 +513,12 @@ def _bind(bind: BindLike) -> Bind:
     if mode not in ([], ["ro"], ["rw"]):
         raise InvalidOptionError(f"bind {bind!r} is not (SRC, DST), or with 'ro' or 'rw' as third")
     return Bind(os.path.abspath(os.fsencode(source)), os.fsencode(target), mode == ["rw"])
+
+
+def _tmpfs(mount: TmpfsLike) -> Tmpfs:
+    if isinstance(mount, Tmpfs):
+        return mount
+    return parse_tmpfs(mount) if isinstance(mount, str) else Tmpfs(os.fsencode(mount))
 
 
 def _user(user: str | tuple[int, int] | None) -> User | None:
