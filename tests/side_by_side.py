@@ -12,6 +12,7 @@ that starts with "SKIP " is left out of the comparison: this host cannot show wh
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import signal
 import subprocess
@@ -20,8 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NATIVE_TIMEOUT_S = 60
-SANDBOX_TIMEOUT_S = 180
+from pysandbox_platform import Probe, discovery
+
+PATIENCE = float(os.environ.get("PYSANDBOX_PATIENCE", "1"))
+"""How many times as slow as usual this machine may be."""
+NATIVE_TIMEOUT_S = 60 * PATIENCE
+SANDBOX_TIMEOUT_S = 180 * PATIENCE
 """Limits for a program that hangs, not for one that is slow."""
 
 STDERR_TAIL = 3000
@@ -36,11 +41,10 @@ class Outcome:
     stderr: str
 
 
-def usable_platforms() -> dict[str, bool]:
-    """Names of the platforms that are installed, and whether each can be used on this host."""
-    from pysandbox_platform import discovery
-
-    return {found.name: found.probe.usable for found in discovery.platforms()}
+@functools.cache
+def probes() -> dict[str, Probe]:
+    """Name -> what its probe found on this host, of the platforms that are installed."""
+    return {found.name: found.probe for found in discovery.platforms()}
 
 
 def native(

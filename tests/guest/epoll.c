@@ -176,6 +176,56 @@ static void many(void)
         close(fds[i]);
 }
 
+static void paths(void)
+{
+    SECTION("so many ways up from one file");
+    int leaf = (int)MUST(eventfd(0, 0)), levels[4][2];
+    struct epoll_event event = {.events = EPOLLIN};
+    for (int level = 0; level < 4; level++)
+        for (int i = 0; i < 2; i++) {
+            levels[level][i] = (int)MUST(epoll_create1(0));
+            for (int below = 0; below < (level ? 2 : 1); below++)
+                MUST(epoll_ctl(levels[level][i], EPOLL_CTL_ADD, level ? levels[level - 1][below] : leaf,
+                               &event));
+        }
+    int top = (int)MUST(epoll_create1(0));
+    CHECK(epoll_ctl(top, EPOLL_CTL_ADD, levels[3][0], &event));
+    CHECK(epoll_ctl(top, EPOLL_CTL_ADD, levels[3][1], &event));
+    CHECK(epoll_ctl(top, EPOLL_CTL_DEL, levels[3][1], &event));
+    eventfd_write(leaf, 1);
+    CHECK(epoll_wait(top, &event, 1, 0));
+    CHECK(epoll_ctl(levels[3][1], EPOLL_CTL_ADD, leaf, &event));
+    int other = (int)MUST(eventfd(0, 0)), added = 0;
+    MUST(epoll_ctl(top, EPOLL_CTL_DEL, levels[3][0], &event));
+    for (int i = 0; i < 12; i++) {
+        int mid = (int)MUST(epoll_create1(0));
+        MUST(epoll_ctl(mid, EPOLL_CTL_ADD, other, &event));
+        added += epoll_ctl(levels[0][i % 2], EPOLL_CTL_ADD, mid, &event) == 0;
+    }
+    SHOW(added);
+}
+
+static void mesh(void)
+{
+    SECTION("a mesh of instances");
+    enum { WIDTH = 30 }; /* the ways through it are 30 ^ 5 */
+    static int levels[5][WIDTH];
+    struct epoll_event event = {.events = EPOLLIN};
+    int failed = 0;
+    for (int level = 0; level < 5; level++)
+        for (int i = 0; i < WIDTH; i++) {
+            levels[level][i] = (int)MUST(epoll_create1(0));
+            for (int below = 0; level && below < WIDTH; below++)
+                failed += epoll_ctl(levels[level][i], EPOLL_CTL_ADD, levels[level - 1][below], &event);
+        }
+    SHOW(failed);
+    CHECK(epoll_ctl(levels[0][0], EPOLL_CTL_ADD, (int)MUST(eventfd(1, 0)), &event));
+    CHECK(epoll_wait(levels[4][0], &event, 1, 0));
+    for (int level = 0; level < 5; level++)
+        for (int i = 0; i < WIDTH; i++)
+            close(levels[level][i]);
+}
+
 static void errors(void)
 {
     SECTION("errors");
@@ -215,6 +265,8 @@ int main(void)
     closing();
     waiting();
     many();
+    paths();
+    mesh();
     errors();
     return 0;
 }
