@@ -76,7 +76,8 @@ class Bench:
         regs = context.regs
         for _ in range(ROUNDS):
             context.resume(space)
-            wait()
+            while wait() is None:
+                pass
             regs[RAX] = 1
 
     def with_timeout(self) -> None:
@@ -84,7 +85,8 @@ class Bench:
         space, wait, context = self.space, self.platform.wait, self.context
         for _ in range(ROUNDS):
             context.resume(space)
-            wait(1_000_000_000)
+            while wait(1_000_000_000) is None:
+                pass
 
     def mappings(self) -> None:
         """One mapping changes before each resume."""
@@ -92,7 +94,8 @@ class Bench:
         for _ in range(ROUNDS):
             space.map(DATA, PAGE_SIZE, PROT_READ | PROT_WRITE, self.fd, 2 * PAGE_SIZE)
             context.resume(space)
-            wait()
+            while wait() is None:
+                pass
 
     def faults(self) -> None:
         """One fault in each round, not cured."""
@@ -101,7 +104,8 @@ class Bench:
         context.regs[RDI] = 0
         for _ in range(ROUNDS):
             context.resume(space)
-            wait()
+            while wait() is None:
+                pass
         context.regs[RIP] = CODE
 
     def spaces(self, count: int = 200) -> None:
@@ -109,7 +113,8 @@ class Bench:
         for _ in range(count):
             space, context = self.make()
             context.resume(space)
-            self.platform.wait()
+            while self.platform.wait() is None:
+                pass
             context.release()
             space.release()
 

@@ -1,8 +1,8 @@
 """Native beside PySandbox: what system calls and a start cost, as a table in Markdown.
 
 Usage: python benchmarks/run.py [--platform NAME] [--write], or `nox -s bench`. With --write the
-table replaces benchmarks/RESULTS.md. The best of several runs counts, since the machine may have
-other things to do; give it an idle one all the same.
+table replaces the one in benchmarks/RESULTS.md; sections below it stay. The best of several runs
+counts, since the machine may have other things to do; give it an idle one all the same.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def main() -> None:
         page = markdown(chosen, lines(chosen, directory), float(bare.stdout), python_ns)
     sys.stdout.write(page)
     if write:
-        (HERE / "RESULTS.md").write_text(page, encoding="utf-8")
+        results = HERE / "RESULTS.md"
+        _, heading, others = results.read_text(encoding="utf-8").partition("\n## ")
+        results.write_text(page + heading + others, encoding="utf-8")
 
 
 if __name__ == "__main__":

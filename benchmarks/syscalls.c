@@ -36,6 +36,14 @@ static void bench_getpid(long rounds)
         check(syscall(SYS_getpid) == pid, "getpid");
 }
 
+/* As little as a call can do that a kernel has to look something up for. */
+static void bench_getpgid(long rounds)
+{
+    long group = syscall(SYS_getpgid, 0);
+    for (long i = 0; i < rounds; i++)
+        check(syscall(SYS_getpgid, 0) == group, "getpgid");
+}
+
 static void bench_clock_gettime(long rounds)
 {
     struct timespec t;
@@ -205,6 +213,7 @@ static const struct {
     void (*run)(long rounds);
 } benchmarks[] = {
     {"getpid", bench_getpid},
+    {"getpgid", bench_getpgid},
     {"clock_gettime", bench_clock_gettime},
     {"pread_4k", bench_pread_4k},
     {"pwrite_4k", bench_pwrite_4k},

@@ -22,19 +22,22 @@ if TYPE_CHECKING:
 
 
 class Audit:
-    """The plugin. It is made when the sentry imports it, which every sandbox does anew."""
+    """The plugin. It is made when the sentry imports it, which every sandbox does anew, and which
+    is the time to open files and to look at the environment: afterwards the sentry is jailed."""
 
     def __init__(self) -> None:
-        self.log = os.environ.get("AUDIT_LOG")
+        path = os.environ.get("AUDIT_LOG")
+        self.log = None
+        if path:
+            self.log = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - for good
         self.denied = os.fsencode(os.environ.get("AUDIT_DENY", "")).split(b":")
         self.uid = os.environ.get("AUDIT_UID")
 
     def record(self, event: str, task: Task, **fields: object) -> None:
         """Append one event to the log."""
         if self.log:
-            with open(self.log, "a", encoding="utf-8") as file:
-                entry = {"event": event, "pid": task.group.pid, **fields}
-                file.write(json.dumps(entry, sort_keys=True) + "\n")
+            entry = {"event": event, "pid": task.group.pid, **fields}
+            self.log.write(json.dumps(entry, sort_keys=True) + "\n")
 
     @hookimpl
     def task_start(self, task: Task) -> None:
