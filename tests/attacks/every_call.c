@@ -29,7 +29,7 @@ enum { NUMBERS = 471, PAGE = 4096, SETS = 6 };
 #define MAGIC 0x50595342ULL            /* "PYSB": in the low half, and so in ints as well */
 #define MAGIC_HIGH (MAGIC << 32 | MAGIC)
 
-static unsigned char *scratch;         /* a page that is written, one that can not be reached */
+static unsigned char *scratch;         /* a page that is written, behind it one that can't be reached */
 static long *tried;
 
 typedef struct {
@@ -288,7 +288,9 @@ int main(int argc, char **argv)
 {
     if (argc != 2)
         return 2;
-    scratch = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* below it, room for those to whom it is the stack: they must not have the counters there */
+    scratch = mmap(NULL, 6 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    scratch += 4 * PAGE;
     mprotect(scratch + PAGE, PAGE, PROT_NONE);
     at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     tried = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -15,14 +15,15 @@ only when the task leaves its CPU: a new process may stand there under the name 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import threading
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-TRACING = Path("/sys/kernel/tracing")
 EVENT = "events/raw_syscalls/sys_enter"
 NAMES = ("events/task/task_newtask", "events/task/task_rename")
 BUFFER_KIB = 32768
@@ -49,22 +50,38 @@ def reason_not_to_watch() -> str:
     """Why the host can't be watched; "" if it can."""
     if os.geteuid() != 0:
         return "only root can watch the host's system calls"
-    if not (TRACING / EVENT).is_dir():
-        return f"no {TRACING / EVENT} here"
-    name = TRACING / "instances" / f"pysandbox-probe-{os.getpid()}"
     try:
+        name = tracing() / "instances" / f"pysandbox-probe-{os.getpid()}"
         name.mkdir()
         name.rmdir()
     except OSError as error:
         return f"tracefs can't be used: {error.strerror}"
-    return ""
+    return "" if (tracing() / EVENT).is_dir() else f"tracefs has no {EVENT}"
+
+
+@cache
+def tracing() -> Path:
+    """tracefs, mounted for this process alone: it lies nowhere in the tree of files and is gone
+    when the process is. fsopen(2), fsconfig(2), fsmount(2)"""
+    fsopen, fsconfig, fsmount, cloexec, create = 430, 431, 432, 1, 6
+    context = _syscall(fsopen, b"tracefs", cloexec)
+    _syscall(fsconfig, context, create, None, None, 0)
+    return Path(f"/proc/self/fd/{_syscall(fsmount, context, cloexec, 0)}")
+
+
+def _syscall(number: int, *arguments: bytes | int | None) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
 
 
 class HostWatch:
     """An instance of the tracer for one process and its descendants."""
 
     def __init__(self) -> None:
-        self._instance = TRACING / "instances" / f"pysandbox-{os.getpid()}-{id(self):x}"
+        self._instance = tracing() / "instances" / f"pysandbox-{os.getpid()}-{id(self):x}"
         self._lines: list[str] = []
 
     def __enter__(self) -> HostWatch:

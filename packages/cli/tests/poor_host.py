@@ -15,17 +15,23 @@ Run as root. What is taken away, in the order given, and from COMMAND and its ch
     read-only         nothing in / can be written, as with docker run --read-only
     chroot            the root is a directory that is no mount point
     inherit=FD        descriptor FD is open on /etc
+    kvm-for-all       everybody may use /dev/kvm: nothing less, but what `user` may lack
+
+Another user can run the Python that root has kept for itself: what is in the way to it is covered,
+here alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import struct
 import sys
 import tempfile
 from collections.abc import Callable
 from errno import EINVAL, ENOSYS, EPERM
+from pathlib import Path
 
 from pysandbox_core.abi.numbers_amd64 import NUMBERS
 from pysandbox_core.host_calls import (
@@ -123,20 +129,33 @@ def read_only(_: str) -> None:
 
 def chroot(_: str) -> None:
     own_mounts()
-    base = os.fsencode(tempfile.mkdtemp(dir="/dev/shm"))
+    base = next(place for place in (b"/mnt", b"/media", b"/srv", b"/opt") if os.path.isdir(place))
     mount(b"none", base, b"tmpfs", 0, b"mode=755")
     root = base + b"/root"
     os.mkdir(root)
     os.chmod(root, 0o755)
+    whole = {"proc", "dev", "sys", *(path.parts[1] for path in _covered)}
     for name in os.listdir("/"):
         source, target = b"/" + name.encode(), root + b"/" + name.encode()
         if os.path.islink(source):
             os.symlink(os.readlink(source), target)
         elif os.path.isdir(source):
             os.mkdir(target)
-            mount(source, target, b"", MS_BIND | (MS_REC if name in ("proc", "dev", "sys") else 0))
+            mount(source, target, b"", MS_BIND | (MS_REC if name in whole else 0))
     os.chroot(root)
     os.chdir("/")
+
+
+def kvm_for_all(_: str) -> None:
+    own_mounts()
+    with tempfile.TemporaryDirectory() as name:
+        folder = os.fsencode(name)
+        mount(b"none", folder, b"tmpfs", 0)
+        node = folder + b"/kvm"
+        os.mknod(node, stat.S_IFCHR, os.stat("/dev/kvm").st_rdev)
+        os.chmod(node, 0o666)
+        mount(node, b"/dev/kvm", b"", MS_BIND)
+        umount2(folder, MNT_DETACH)
 
 
 def inherit(number: str) -> None:
@@ -144,8 +163,43 @@ def inherit(number: str) -> None:
     os.dup2(fd, int(number), inheritable=True)
 
 
+_covered: dict[Path, int] = {}
+"""Directory that only root may search -> a descriptor of what it was."""
+
+
+def let_others_run_python() -> None:
+    """Cover the directories that only root may search, on the way to what Python needs, by ones
+    that have the way alone."""
+    here = [sys.executable, sys.prefix, sys.base_prefix, *sys.path]
+    needed = {Path(path).absolute() for path in here if path and os.path.exists(path)}
+    for target in sorted(needed | {path.resolve() for path in needed}):
+        for directory in reversed(target.parents):
+            if directory in _covered or not directory.stat().st_mode & 0o001:
+                open_way(directory, target.relative_to(directory).parts[0])
+
+
+def open_way(directory: Path, name: str) -> None:
+    if directory not in _covered:
+        if not _covered:
+            own_mounts()
+        _covered[directory] = os.open(directory, os.O_PATH)
+        mount(b"none", os.fsencode(directory), b"tmpfs", 0, b"mode=755")
+    entry = directory / name
+    if not entry.exists():
+        source = Path(f"/proc/self/fd/{_covered[directory]}", name)
+        if source.is_dir():
+            entry.mkdir()
+        else:
+            entry.touch()
+        mount(os.fsencode(source), os.fsencode(entry), b"", MS_BIND | MS_REC)
+
+
 def main() -> None:
     separator = sys.argv.index("--")
+    if any(what.startswith("user=") for what in sys.argv[1:separator]):
+        let_others_run_python()
+        for fd in _covered.values():
+            os.close(fd)
     for what in sys.argv[1:separator]:
         name, _, value = what.partition("=")
         step: Callable[[str], None] = globals()[name.replace("-", "_")]
