@@ -16,6 +16,8 @@ from pysandbox import Sandbox, SandboxError
 
 
 def main() -> int:
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     checkout, *command = sys.argv[1:]
     try:
         # the root is the host's, read-only, with memory above: the checkout is part of it

@@ -3,17 +3,26 @@
 Usage: python grade.py CASES SUBMISSION…
 
 CASES is a directory with NAME.in and NAME.out files; a submission is a Python program that reads
-the one and should write the other.
+the one and should write the other. It sees the system's programs and itself; not the cases, nor
+what others have handed in, which the default root would show.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from pysandbox import RunTimeoutError, Sandbox
+
+SYSTEM = [
+    (name, name)
+    for name in ("/usr", "/bin", "/lib", "/lib64", "/etc/alternatives")
+    if Path(name).exists()
+]
+"""Python, and what it needs of Debian or its like."""
 
 
 class Verdict(NamedTuple):
@@ -24,18 +33,19 @@ class Verdict(NamedTuple):
 
 
 def grade(submission: Path, cases: list[Path], timeout: float = 5.0) -> list[Verdict]:
-    """The verdicts on a submission. It sees its own directory, read-only, and no other's."""
+    """The verdicts on a submission."""
     verdicts = []
-    with Sandbox(
-        memory="256M", pids=16, binds=[(submission.resolve().parent, "/submission")]
-    ) as sandbox:
+    own = (submission.resolve(), "/submission.py")
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        Sandbox(rootfs=empty, binds=[*SYSTEM, own], memory="256M", pids=16) as sandbox,
+    ):
         for case in cases:
             try:
                 result = sandbox.run(
-                    ["python3", f"/submission/{submission.name}"],
+                    ["python3", "/submission.py"],
                     input=case.read_bytes(),
                     timeout=timeout,
-                    cwd="/tmp",
                 )
             except RunTimeoutError:
                 verdicts.append(Verdict(case.stem, "time limit exceeded"))
@@ -50,6 +60,8 @@ def grade(submission: Path, cases: list[Path], timeout: float = 5.0) -> list[Ver
 
 
 def main() -> None:
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     cases = sorted(Path(sys.argv[1]).glob("*.in"))
     submissions = [Path(name) for name in sys.argv[2:]]
     with ThreadPoolExecutor(max_workers=2) as pool:

@@ -44,6 +44,7 @@ def test_grading(tmp_path: Path) -> None:
         "right.py": "print(sum(map(int, input().split())))",
         "wrong.py": "print(6)",
         "broken.py": "import sys; sys.exit(3)",
+        "peeking.py": f"print(open({str(cases / 'one.out')!r}).read())",
     }
     for name, text in programs.items():
         (tmp_path / name).write_text(text)
@@ -56,6 +57,8 @@ def test_grading(tmp_path: Path) -> None:
         "wrong.py: two: wrong answer",
         "broken.py: one: run-time error, status 3",
         "broken.py: two: run-time error, status 3",
+        "peeking.py: one: run-time error, status 1",
+        "peeking.py: two: run-time error, status 1",
     ]
 
 
