@@ -31,6 +31,7 @@ from pysandbox_platform.types import (
     STOP_INTERRUPTED,
     STOP_KILLED,
     STOP_SYSCALL,
+    PlatformError,
 )
 
 KERNEL = lib.kv_guest_kernel()
@@ -117,7 +118,7 @@ def test_unexpected_exit(machine: Machine) -> None:
 
 def test_halt_where_there_is_no_stub(machine: Machine) -> None:
     machine.damage(UD_STUB, asm.NOP + asm.HLT)
-    assert_killed(machine.run(), "the guest halted at 0xffffffff80000062")
+    assert_killed(machine.run(), f"the guest halted at {KERNEL + UD_STUB + 2:#x}")
 
 
 def test_emulation_failure(machine: Machine) -> None:
@@ -334,6 +335,29 @@ WAYS_OUT = {
     "jump to nothing": (b"\xe9\x00\x00\x00\x70", STOP_FAULT),
 }
 """mov al, [address]; jmp far away"""
+
+COMPAT_CS = 0x23
+"""Of 32-bit code."""
+
+
+def test_system_call_of_a_32_bit_segment(machine: Machine) -> None:
+    """An undefined instruction, on processors too that enter the kernel: wherever the entry is
+    looked for, nothing of the program's is run there, and its stack is not the kernel's."""
+    guest = machine.guest
+    space = guest.space(asm.SYSCALL)
+    guest.map_data(space)
+    at = (KERNEL & 0xFFFFFFFF) // PAGE_SIZE * PAGE_SIZE
+    with pytest.raises(PlatformError):
+        guest.map_code(space, asm.HLT * PAGE_SIZE, at)
+    vcpu_pages = [KERNEL + page * PAGE_SIZE for page in range(3, 9, 2)]
+    for rsp in [0, 8, DATA + 64, 2**64 - 8, *vcpu_pages, *(page + 0x800 for page in vcpu_pages)]:
+        context = guest.run(guest.context(cs=COMPAT_CS, rsp=rsp, rbx=5), space)
+        assert (context.stop, context.signo) == (STOP_EXCEPTION, signal.SIGILL), context.message
+        assert (context.regs[reg.RIP], context.regs[reg.CS]) == (CODE, COMPAT_CS)
+        assert context.regs[reg.RBX] == 5
+        context.release()
+    machine.survives()
+
 
 UNTOUCHED = (
     reg.R15, reg.R14, reg.R13, reg.R12, reg.RBP, reg.RBX, reg.R10, reg.R9, reg.R8, reg.RDX,

@@ -226,7 +226,7 @@ class ConstantResultTests(PlatformTests):
         assert (context.code, context.regs[reg.RIP]) == (TRAP_TRACE, CODE + 3)
 
     @pytest.mark.parametrize(
-        "rsp", [0, 8, 0x800000000000, 0x8000000000000000, 0xFFFFFFFF80002000, 2**64 - 8]
+        "rsp", [0, 8, 0x800000000000, 0x8000000000000000, 0xFFFFFFFF00003000, 2**64 - 8]
     )
     def test_any_stack_pointer(self, answers: Guest, rsp: int) -> None:
         context = answers.context(rbx=7, rsp=rsp)

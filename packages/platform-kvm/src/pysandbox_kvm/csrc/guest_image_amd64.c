@@ -31,7 +31,6 @@
 enum { HLT = 0xf4 };
 enum { GATE_INTERRUPT = 0x8e, GATE_RING_3 = 0x60 };
 enum { BREAKPOINT = 3, OVERFLOW = 4 };
-enum { DEBUG = 1, NMI = 2, DOUBLE_FAULT = 8, MACHINE_CHECK = 18 };
 
 enum { JE = 0x74, JNZ = 0x75 };
 
@@ -56,19 +55,13 @@ static const uint64_t GDT[GDT_ENTRIES] = {
     [USER_CS >> 3] = 0x00affb000000ffff,
 };
 
-/* Those that may come while ring 0 still has the program's stack pointer. */
-static bool wants_own_stack(int vector)
+static void write_gate(uint8_t *gate, unsigned vector)
 {
-    return vector == DEBUG || vector == NMI || vector == DOUBLE_FAULT || vector == MACHINE_CHECK;
-}
-
-static void write_gate(uint8_t *gate, int vector)
-{
-    uint64_t handler = KERNEL_BASE + CODE_PAGE * KV_PAGE + (uint64_t)vector * STUB_SIZE;
+    uint64_t handler = KERNEL_BASE + CODE_PAGE * KV_PAGE + vector * STUB_SIZE;
     uint64_t type = GATE_INTERRUPT;
     if (vector == BREAKPOINT || vector == OVERFLOW)
         type |= GATE_RING_3;            /* all others are a #GP when a program asks for them */
-    uint64_t ist = wants_own_stack(vector) ? 1 : 0;
+    uint64_t ist = has_own_stack(vector) ? 1 : 0;
     const uint64_t words[2] = {
         (handler & 0xffff) | (uint64_t)KERNEL_CS << 16 | ist << 32 | type << 40 |
             (handler >> 16 & 0xffff) << 48,
@@ -115,7 +108,7 @@ void guest_image_write(uint8_t *kernel)
     memset(code, HLT, KV_PAGE);
     memcpy(code + IRETQ_STUB, IRETQ, sizeof IRETQ);
     write_syscall_entry(code);
-    for (int vector = 0; vector < NVECTORS; vector++)
+    for (unsigned vector = 0; vector < NVECTORS; vector++)
         write_gate(tables + IDT_AT + vector * 16, vector);
     memcpy(tables + GDT_AT, GDT, sizeof GDT);
 }

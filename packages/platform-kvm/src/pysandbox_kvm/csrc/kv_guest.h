@@ -14,11 +14,18 @@
 #ifndef KV_GUEST_H
 #define KV_GUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { KV_PAGE = 4096, KV_PAGE_SHIFT = 12 };
 
-#define KERNEL_BASE UINT64_C(0xffffffff80000000)
+/*
+ * The low half of its address is 0: where KVM emulates a SYSCALL of a 32-bit segment it takes no
+ * more than that of the entry's. Ring 0 is then at COMPAT_SYSCALL_STUB, in the page at 0, and must
+ * find nothing of the program's there: see SPACE_START.
+ */
+#define KERNEL_BASE UINT64_C(0xffffffff00000000)
+#define SPACE_START UINT64_C(0x10000)
 enum {
     CODE_PAGE = 0,
     TABLES_PAGE = 1,
@@ -53,6 +60,18 @@ enum { IDT_AT = 0, GDT_AT = 0x800, GDT_ENTRIES = 10, GDT_TSS = 8 };
 /* In a vCPU's page. The stacks grow down from where they are. */
 enum { TSS_AT = 0, TSS_SIZE = 104, ANSWERS_AT = 0x100, IRETQ_FRAME_AT = 0x800, IST_AT = 0xc00,
        STACK_AT = 0x1000 };
+
+/*
+ * Vectors whose gates switch to the stack at IST_AT: those that may come while ring 0 still has the
+ * program's stack pointer.
+ */
+enum { VECTOR_DEBUG = 1, VECTOR_NMI = 2, VECTOR_DOUBLE_FAULT = 8, VECTOR_PAGE_FAULT = 14,
+       VECTOR_MACHINE_CHECK = 18 };
+static inline bool has_own_stack(unsigned vector)
+{
+    return vector == VECTOR_DEBUG || vector == VECTOR_NMI || vector == VECTOR_DOUBLE_FAULT ||
+           vector == VECTOR_PAGE_FAULT || vector == VECTOR_MACHINE_CHECK;
+}
 
 /* The system calls that the guest kernel answers for the context that the vCPU runs. */
 enum { MAX_ANSWERS = 8 };

@@ -73,7 +73,7 @@ static int check(kv_space *s, uint64_t addr, uint64_t length)
 {
     if (!s)
         return -EBADF;
-    bool inside = addr < SPACE_END && length <= SPACE_END - addr;
+    bool inside = addr >= SPACE_START && addr < SPACE_END && length <= SPACE_END - addr;
     if (inside && length && (addr | length) % KV_PAGE == 0)
         return 0;
     return kv_fail(s->platform, -EINVAL, "%#lx bytes at %#lx are not the program's to map", length,

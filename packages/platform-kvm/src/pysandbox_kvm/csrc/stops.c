@@ -23,7 +23,7 @@
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 enum { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_FETCH = 16 };
 enum { SPURIOUS_AT_MOST = 64 };
-enum { VECTOR_DEBUG = 1, VECTOR_INVALID_OPCODE = 6, VECTOR_PAGE_FAULT = 14 };
+enum { VECTOR_INVALID_OPCODE = 6 };
 
 static struct user_regs_struct *regs_of(kv_ctx *c)
 {
@@ -98,6 +98,19 @@ static int syscall_stop(kv_vcpu *v, kv_ctx *c, uint64_t rsp)
     u->orig_rax = u->rax;
     c->stop = KV_STOP_SYSCALL;
     return 1;
+}
+
+/* SYSCALL of a 32-bit segment, which only AMD's processors have. `rsp` is the program's. */
+static int compat_syscall_stop(kv_vcpu *v, kv_ctx *c, uint64_t rsp)
+{
+    store_general(v, c);
+    struct user_regs_struct *u = regs_of(c);
+    u->rip = (u->rcx - 2) & 0xffffffff;
+    u->eflags = (u->r11 & EFLAGS_USER) | EFLAGS_FIXED;
+    u->rsp = rsp;
+    u->cs = USER32_CS;
+    u->ss = USER_DS;
+    return exception(c, SIGILL, ILL_ILLOPN, u->rip);
 }
 
 bool is_in_entry(const kv_vcpu *v)
@@ -224,13 +237,15 @@ static bool has_error_code(unsigned vector)
 
 static int vector_stop(kv_vcpu *v, kv_ctx *c, unsigned vector)
 {
-    bool own_stack = vector == VECTOR_DEBUG || vector == 2 || vector == 8 || vector == 18;
-    const kv_frame *f = (const kv_frame *)(v->page + (own_stack ? IST_AT : STACK_AT)) - 1;
+    int stack = has_own_stack(vector) ? IST_AT : STACK_AT;
+    const kv_frame *f = (const kv_frame *)(v->page + stack) - 1;
     uint64_t error_code = has_error_code(vector) ? ((const uint64_t *)f)[-1] : 0;
     if ((v->run->s.regs.regs.rsp & ~UINT64_C(0x7ff)) == v->page_addr) {
         /* Taken by ring 0, below the IRETQ's frame: the processor refused the registers. */
         return exception(c, SIGSEGV, SI_KERNEL, 0);
     }
+    if (vector == VECTOR_PAGE_FAULT && f->cs == KERNEL_CS && f->rip == COMPAT_SYSCALL_STUB)
+        return compat_syscall_stop(v, c, f->rsp);       /* emulated, see KERNEL_BASE */
     if ((f->cs & 3) != 3) {
         stop_killed(c, "exception %u in the guest kernel at %#lx", vector, f->rip);
         v->broken = true;
@@ -265,16 +280,8 @@ static int halt(kv_vcpu *v, kv_ctx *c)
     }
     if (at < NVECTORS * STUB_SIZE && at % STUB_SIZE == 0)
         return vector_stop(v, c, (unsigned)(at / STUB_SIZE));
-    if (at == COMPAT_SYSCALL_STUB) {            /* SYSCALL of a 32-bit segment, on AMD */
-        store_general(v, c);
-        struct user_regs_struct *u = regs_of(c);
-        u->rip = (u->rcx - 2) & 0xffffffff;
-        u->eflags = (u->r11 & EFLAGS_USER) | EFLAGS_FIXED;
-        u->rsp = r->rsp;
-        u->cs = USER32_CS;
-        u->ss = USER_DS;
-        return exception(c, SIGILL, ILL_ILLOPN, u->rip);
-    }
+    if (at == COMPAT_SYSCALL_STUB)
+        return compat_syscall_stop(v, c, r->rsp);
     stop_killed(c, "the guest halted at %#llx", (unsigned long long)r->rip);
     v->broken = true;
     return 1;
