@@ -205,6 +205,21 @@ class LifetimeTests(PlatformTests):
         with pytest.raises(PlatformError):
             platform.new_address_space()
 
+    @pytest.mark.parametrize("interrupted", [False, True])
+    def test_closed_before_a_stop_was_waited_for(
+        self, platform: Platform, interrupted: bool
+    ) -> None:
+        """The stop is gone with what stopped, or was about to start."""
+        guest = Guest(platform)
+        context = guest.context()
+        context.resume(guest.space(asm.SPIN))
+        if interrupted:
+            context.interrupt()
+        platform.close()
+        with pytest.raises(PlatformError):
+            platform.wait(0)
+        guest.close()
+
     def test_two_platforms_side_by_side(self, guest: Guest) -> None:
         other = Guest(self.platform_class())
         try:

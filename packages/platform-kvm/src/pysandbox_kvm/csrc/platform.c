@@ -112,6 +112,7 @@ static void forget_objects(kv_platform *p)
         free(s);
     }
     free(p->contexts);
+    list_init(&p->ready);       /* a kv_wait() that comes later finds none of them */
     p->contexts = NULL;
     p->spaces = NULL;
     p->ncontexts = p->contexts_capacity = p->first_free = 0;

@@ -91,6 +91,8 @@ void pt_close(pt_platform *p)
     affinity_close(p);
     xstate_close(p);
     free(p->contexts);
+    list_init(&p->deferred);    /* a pt_wait() that comes later finds none of them */
+    list_init(&p->ready);
     p->contexts = NULL;
     p->ncontexts = p->contexts_capacity = p->first_free = 0;
 }
