@@ -25,9 +25,6 @@ EMULATIONS = {"hardware": 1, "PVM": 2}
 """Instructions that KVM looks at, at most: HLT, where the processor does not say how long it is,
 and IRETQ on PVM."""
 
-COUNT_DOWN = b"\x48\xff\xc9\x75\xfb"
-"""loop: dec rcx; jnz loop"""
-
 
 class Count:
     """A guest, and what KVM counts while it runs."""
@@ -84,7 +81,7 @@ def test_one_exit_for_an_exception(count: Count) -> None:
 def test_no_exit_to_compute(count: Count) -> None:
     """A hundred million instructions, and the one exit of the system call at their end."""
     turns = 50_000_000
-    space = count.guest.space(asm.mov(asm.RCX, turns) + COUNT_DOWN + asm.SYSCALL)
+    space = count.guest.space(asm.count_down(turns) + asm.SYSCALL)
     before = count.statistics.read()
     count.guest.run_to_syscall(count.guest.context(), space)
     counted = count.statistics.since(before)

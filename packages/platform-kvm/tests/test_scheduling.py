@@ -109,6 +109,17 @@ def test_one_context_needs_one_vcpu(guest: Guest) -> None:
     assert vcpus(guest) == 1
 
 
+def test_the_longest_timeout(guest: Guest) -> None:
+    """It ends later than a clock can say, which is not at once: a wait without a stop is then one
+    that was looked at, twice in a second."""
+    guest.context().resume(guest.space(asm.count_down(20_000_000) + asm.SYSCALL))
+    nones = 0
+    while (stopped := guest.platform.wait(2**63 - 1)) is None:
+        nones += 1
+    assert_syscall(stopped)
+    assert nones < 20
+
+
 def test_a_vcpu_that_is_free_is_taken_first(guest: Guest) -> None:
     """Contexts that come and go need no more of them than there are at once."""
     space = guest.space(CALL_FOREVER)

@@ -94,6 +94,14 @@ def forever(body: bytes) -> bytes:
     return body + jump_back(body)
 
 
+def count_down(rounds: int) -> bytes:
+    """Two instructions, `rounds` times.
+
+    loop:   dec rcx; jnz loop
+    """
+    return mov(RCX, rounds) + b"\x48\xff\xc9\x75\xfb"
+
+
 def calls(rounds: int, number: int) -> bytes:
     """System call `number`, `rounds` times; UD2 where RAX is not rbx. Then SYSCALL with 0.
 

@@ -55,9 +55,16 @@ static int pass_time(kv_platform *p, int64_t deadline)
     return error == -ETIMEDOUT || error == -EINTR;
 }
 
+/* INT64_MAX for none: that of a timeout too which time itself does not reach. */
+static int64_t deadline_of(int64_t timeout_ns)
+{
+    int64_t now = timeout_ns > 0 ? now_ns() : 0;
+    return timeout_ns > 0 && timeout_ns < INT64_MAX - now ? now + timeout_ns : INT64_MAX;
+}
+
 int64_t kv_wait(kv_platform *p, int64_t timeout_ns)
 {
-    int64_t deadline = timeout_ns > 0 ? now_ns() + timeout_ns : INT64_MAX;
+    int64_t deadline = deadline_of(timeout_ns);
     int last = timeout_ns == 0;
     pthread_mutex_lock(&p->lock);
     int64_t result = look(p);
