@@ -97,6 +97,19 @@ def test_left_before_it_is_answered(guest: Guest, at: int) -> None:
     assert context.regs[reg.RBX] == VALUE
 
 
+def test_left_before_any_call_was_a_stop(guest: Guest) -> None:
+    """That KVM has an entry is known all the same: the probe makes one call and asks."""
+    platform = KvmPlatform()
+    fresh = Guest(platform)
+    loop_at(fresh, ENTRY)
+    context = asking(fresh)
+    leave(fresh, context)
+    assert context.stop == STOP_SYSCALL
+    assert platform.flavour == "hardware"
+    platform.close()
+    fresh.close()
+
+
 def test_left_when_it_is_answered(guest: Guest) -> None:
     """The call has been made: the program goes on behind it."""
     loop_at(guest, STUBS + SYSRETQ)

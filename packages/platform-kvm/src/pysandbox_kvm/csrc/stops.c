@@ -113,6 +113,12 @@ static int compat_syscall_stop(kv_vcpu *v, kv_ctx *c, uint64_t rsp)
     return exception(c, SIGILL, ILL_ILLOPN, u->rip);
 }
 
+static void note_flavour(kv_platform *p, int flavour)
+{
+    if (atomic_load_explicit(&p->flavour, memory_order_relaxed) != flavour)
+        atomic_store(&p->flavour, flavour);
+}
+
 bool is_in_entry(const kv_vcpu *v)
 {
     const struct kvm_sync_regs *s = &v->run->s.regs;
@@ -128,18 +134,13 @@ int stop_in_entry(kv_vcpu *v, kv_ctx *c)
 {
     const struct kvm_regs *r = &v->run->s.regs.regs;
     uint64_t at = r->rip - v->entry + SYSCALL_ENTRY;
+    note_flavour(v->platform, KV_FLAVOUR_HARDWARE);
     if (at < ANSWER_STUBS || at % STUB_SIZE != ANSWER_SYSRETQ)
         return syscall_stop(v, c, r->rsp);
     const kv_frame f = {r->rcx, USER_CS, r->r11, r->rsp, USER_DS};
     store_general(v, c);
     store_frame(c, &f);
     return 0;
-}
-
-static void note_flavour(kv_platform *p, int flavour)
-{
-    if (atomic_load_explicit(&p->flavour, memory_order_relaxed) != flavour)
-        atomic_store(&p->flavour, flavour);
 }
 
 static int access_of(uint64_t error_code)
