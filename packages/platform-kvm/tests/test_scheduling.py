@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from pysandbox_kvm._native import ffi
@@ -27,6 +28,7 @@ VCPUS_OF_A_THREAD = 8
 """RUNNER_VCPUS in csrc/kv_internal.h."""
 XMM0_AT = 160
 """In an XSAVE area; Intel SDM volume 1, table 10-2."""
+XRSTOR_RDI, XSAVE_RDI = b"\x0f\xae\x2f", b"\x0f\xae\x27"
 CALL_FOREVER = asm.forever(asm.SYSCALL)
 COMPUTE = asm.forever(asm.increment(asm.RDI))
 
@@ -118,6 +120,29 @@ def test_the_longest_timeout(guest: Guest) -> None:
         nones += 1
     assert_syscall(stopped)
     assert nones < 20
+
+
+def test_protection_key_rights_stay_behind(guest: Guest) -> None:
+    """They have no effect, but XRSTOR and XSAVE reach them: the next context has its own, 0."""
+    if " ospke " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("the processor has no protection keys")
+    rights = 1 << 9
+    pattern = b"\x11\x11\x11\x11"
+    area = bytearray(PAGE_SIZE)
+    area[576:] = pattern * ((PAGE_SIZE - 576) // 4)
+    area[512:520] = rights.to_bytes(8, "little")
+    for state in (None, False, True):
+        space = guest.space(XRSTOR_RDI + asm.SYSCALL)
+        guest.map_data(space, content=bytes(area))
+        guest.run_to_syscall(guest.context(rax=rights, rdi=DATA), space).release()
+        space = guest.space(XSAVE_RDI + asm.SYSCALL)
+        offset = guest.map_data(space)
+        context = guest.context(rax=rights, rdi=DATA)
+        if state is not None:
+            context.set_fpstate(context.get_fpstate()[: None if state else 512])
+        guest.run_to_syscall(context, space).release()
+        assert pattern not in guest.memory[offset : offset + PAGE_SIZE]
+    assert vcpus(guest) == 1
 
 
 def test_a_vcpu_that_is_free_is_taken_first(guest: Guest) -> None:

@@ -39,6 +39,15 @@ static uint64_t component_end(const kv_platform *p, unsigned i)
     return leaf ? (uint64_t)leaf->ebx + leaf->eax : 0;
 }
 
+/*
+ * The protection-key rights, which a program can change by XRSTOR though they have no effect: KVM
+ * keeps those of the context before where the area has none. They are in every one, as 0.
+ */
+static uint64_t rights(const kv_platform *p)
+{
+    return p->xstate.xcr0 & PROTECTION_KEYS;
+}
+
 int xstate_open(kv_platform *p)
 {
     const struct kvm_cpuid_entry2 *leaf = leaf_d(p, 0);
@@ -62,7 +71,7 @@ int xstate_open(kv_platform *p)
     memcpy(p->xstate.initial + MXCSR_AT, &mxcsr, sizeof mxcsr);
     memcpy(p->xstate.initial + MXCSR_MASK_AT, &p->xstate.mxcsr_mask, 4);
     /* Present, though initial: not every XRSTOR takes MXCSR from an area without SSE state. */
-    const uint64_t present = X87_SSE;
+    const uint64_t present = X87_SSE | rights(p);
     memcpy(p->xstate.initial + LEGACY_SIZE, &present, sizeof present);
     return 0;
 }
@@ -200,10 +209,11 @@ int kv_xstate_set(kv_context *view, const uint8_t *state, uint64_t size)
     uint8_t all[KVM_SIZE] = {0};
     memcpy(all, state, size);
     memset(all + SOFTWARE_AT, 0, LEGACY_SIZE - SOFTWARE_AT);
-    if (size == LEGACY_SIZE) {
-        const uint64_t features = X87_SSE;
-        memcpy(all + LEGACY_SIZE, &features, sizeof features);
-    }
+    uint64_t present = X87_SSE;
+    if (size > LEGACY_SIZE)
+        memcpy(&present, all + LEGACY_SIZE, sizeof present);
+    present |= rights(p);
+    memcpy(all + LEGACY_SIZE, &present, sizeof present);
     pthread_mutex_lock(&p->lock);
     int error = c->vcpu ? vcpu_set_xsave(c->vcpu, all) : allocate(c);
     if (!error && !c->vcpu)
