@@ -71,6 +71,33 @@ def test_no_permission() -> None:
     assert opened.startswith("13 no permission for /dev/kvm")
 
 
+REFUSED = """
+import ctypes, errno, struct
+from pysandbox_kvm.platform import KvmPlatform
+LOAD, IS, RETURN = 0x20, 0x15, 0x06
+OPENAT, O_RDWR_CLOEXEC = 257, 0o2000002
+program = b"".join(struct.pack("HBBI", *step) for step in [
+    (LOAD, 0, 0, 0), (IS, 0, 3, OPENAT), (LOAD, 0, 0, 32), (IS, 0, 1, O_RDWR_CLOEXEC),
+    (RETURN, 0, 0, 0x50000 | errno.EPERM), (RETURN, 0, 0, 0x7FFF0000),
+])
+steps = ctypes.create_string_buffer(program)
+filter = struct.pack("H6xQ", len(program) // 8, ctypes.addressof(steps))
+prctl = ctypes.CDLL(None).prctl
+assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, filter, 0, 0) == 0
+print(KvmPlatform.probe().reason)
+"""
+"""The host refuses the device by EPERM, as the device rules of a container do."""
+
+
+def test_refused_by_a_container() -> None:
+    """No group is named that would not help."""
+    result = subprocess.run(
+        [sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "container" in result.stdout
+    assert "group" not in result.stdout
+
+
 def test_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     class Uname:
         machine = "aarch64"

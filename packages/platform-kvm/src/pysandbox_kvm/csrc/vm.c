@@ -30,7 +30,12 @@ static int refuse_device(kv_platform *p, int error)
         return kv_fail(p, error,
                        "/dev/kvm has no driver: virtualisation is off in the firmware, or the "
                        "module is not loaded");
-    if ((error == -EACCES || error == -EPERM) && stat("/dev/kvm", &status) == 0) {
+    if (error == -EPERM)        /* not its mode, which is EACCES */
+        return kv_fail(p, error,
+                       "no permission for /dev/kvm: its mode is not what refuses it, but the "
+                       "device rules of a container (docker run --device /dev/kvm) or a security "
+                       "module");
+    if (error == -EACCES && stat("/dev/kvm", &status) == 0) {
         const struct group *group = getgrgid(status.st_gid);
         if ((status.st_mode & 060) == 060 && status.st_gid)
             return kv_fail(p, error,
