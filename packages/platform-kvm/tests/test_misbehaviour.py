@@ -36,7 +36,7 @@ from pysandbox_platform.types import (
 
 KERNEL = lib.kv_guest_kernel()
 # Of the guest kernel; csrc/kv_guest.h.
-UD_STUB, IRETQ_STUB = 6 * 16, 0x820
+UD_STUB, PF_STUB, IRETQ_STUB = 6 * 16, 14 * 16, 0x820
 TABLES, IDT_SIZE = PAGE_SIZE, 32 * 16
 IMAGE_PAGES = 2
 
@@ -335,6 +335,23 @@ WAYS_OUT = {
     "jump to nothing": (b"\xe9\x00\x00\x00\x70", STOP_FAULT),
 }
 """mov al, [address]; jmp far away"""
+
+
+def test_spurious_page_faults_between_stops(machine: Machine) -> None:
+    """As many as there are of a page that is made to allow more and less in turn, where a processor
+    keeps what it allowed: each goes on. The guest kernel makes one of every UD2 here, with the
+    frame of the last true one."""
+    guest = machine.guest
+    machine.damage(UD_STUB, b"\xeb" + bytes([PF_STUB - UD_STUB - 2]))  # jmp
+    space = guest.space(asm.store(asm.RDI, asm.RAX) + asm.DIV_ECX + asm.UD2)
+    context = guest.run(guest.context(rdi=DATA), space)
+    assert (context.stop, context.fault_addr) == (STOP_FAULT, DATA)
+    guest.map_data(space)
+    for _ in range(200):
+        guest.run(context, space)
+        assert (context.stop, context.signo) == (STOP_EXCEPTION, signal.SIGFPE)
+        context.regs[reg.RIP] += len(asm.DIV_ECX)
+
 
 COMPAT_CS = 0x23
 """Of 32-bit code."""

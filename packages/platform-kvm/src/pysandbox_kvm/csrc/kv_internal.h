@@ -54,7 +54,7 @@ struct kv_vcpu {
     bool broken;                /* its state has to be set anew */
     kv_ctx *holder;             /* whose extended state it holds, or NULL for nobody's */
     uint64_t spurious_addr;     /* of the last page fault that was none */
-    unsigned spurious;          /* and how often in a row it came there */
+    unsigned spurious;          /* and how often in a row it came there, without a stop */
     uint64_t last_use;          /* by its thread's count of turns */
     kv_runner *runner;          /* the thread that it belongs to */
     const kv_watch *watch;      /* that thread's */

@@ -209,7 +209,9 @@ int context_run(kv_vcpu *v, kv_ctx *c)
             result = stop_handle(v, c);
         else if (result == 0)
             return 0;
-        if (result && result != -EAGAIN)
+        if (result && result != -EAGAIN) {
+            v->spurious = 0;            /* it got on */
             return result;
+        }
     }
 }
