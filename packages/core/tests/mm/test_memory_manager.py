@@ -221,6 +221,36 @@ def test_pages_that_are_mapped_in_disorder_are_counted_together(mm, monkeypatch)
     pages.decref()
 
 
+def test_letting_go_of_a_file_looks_at_no_other(kernel, mm):
+    """A program may have 65530 of them mapped, and take all away with one call."""
+
+    class NeverSearched(dict):
+        def __iter__(self):
+            raise AssertionError("it is searched")
+
+    pages = MemoryMappable(kernel.memory_file, PAGE_SIZE)
+    other = MemoryMappable(kernel.memory_file, PAGE_SIZE)
+    mm.backing_bytes = NeverSearched()
+    addresses = []
+    for mappable in (pages, pages, other):  # the first of them opened twice
+        mappable.incref()
+        file = MemoryFileDescription(mappable)
+        addresses.append(mm.mmap(None, 0, PAGE_SIZE, RW, MAP_SHARED, file, 0))
+        file.decref()
+    mm.munmap(addresses[0], PAGE_SIZE)
+    assert mm in pages.mappings
+    Program(mm).write(addresses[1], b"x")
+    pages.resize(0)
+    with pytest.raises(Segfault):
+        Program(mm).read(addresses[1], 1)
+    mm.munmap(addresses[1], PAGE_SIZE)
+    assert mm not in pages.mappings
+    mm.munmap(addresses[2], PAGE_SIZE)
+    mm.backing_bytes = {}
+    for mappable in (pages, other):
+        mappable.decref()
+
+
 def test_sinks_and_sources_end_at_a_bad_address(mm):
     addr = mm.mmap(None, 0, 2 * PAGE_SIZE, RW, ANON)
     mm.munmap(addr + PAGE_SIZE, PAGE_SIZE)

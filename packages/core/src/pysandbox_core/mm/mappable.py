@@ -52,8 +52,8 @@ class Mappable:
 
     def __init__(self) -> None:
         self.refs = 1
-        self.mappings: dict[MemoryManager, None] = {}
-        """Address spaces that may have it mapped."""
+        self.mappings: dict[MemoryManager, int] = {}
+        """Address spaces that may have it mapped, and how many open files each has it mapped by."""
 
     @property
     def size(self) -> int:

@@ -136,7 +136,8 @@ class MmState:
             return
         self.backing_bytes[backing] = length
         backing.refs += 1
-        backing.mappable.mappings[self] = None  # type: ignore[index]  # every MmState is a MemoryManager
+        mappings = backing.mappable.mappings
+        mappings[self] = mappings.get(self, 0) + 1  # type: ignore[index, call-overload]  # every MmState is a MemoryManager
         if backing.file is not None:
             self.backings[backing.file] = backing
 
@@ -149,8 +150,10 @@ class MmState:
         del self.backing_bytes[backing]
         if backing.file is not None:
             del self.backings[backing.file]
-        if not any(other.mappable is backing.mappable for other in self.backing_bytes):
-            backing.mappable.mappings.pop(self, None)  # type: ignore[call-overload]
+        mappings = backing.mappable.mappings
+        mappings[self] -= 1  # type: ignore[index]
+        if not mappings[self]:  # type: ignore[index]
+            del mappings[self]  # type: ignore[arg-type]
         self.release_backing(backing)
 
     def release_backing(self, backing: Backing) -> None:
