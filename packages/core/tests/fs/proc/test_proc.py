@@ -6,16 +6,23 @@ import os
 from collections.abc import Iterator
 from errno import EACCES, EINVAL, EIO, ENOENT, EPERM, ESRCH
 from pathlib import Path
+from stat import S_IFDIR
 
 import pytest
 from booted_kernel import MAP_PRIVATE_ANONYMOUS, Process, World
 from pysandbox_core import task_exit
+from pysandbox_core.abi.fcntl import AT_FDCWD
 from pysandbox_core.credentials import Credentials
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.fs.dentry import Path as VfsPath
+from pysandbox_core.fs.mount import Mount
+from pysandbox_core.fs.names import create_name
 from pysandbox_core.fs.pipe import open_pipe
 from pysandbox_core.fs.proc.cpus import filter_cpuinfo, format_cpu_list, format_cpu_mask
-from pysandbox_core.fs.proc.mounts import escape
+from pysandbox_core.fs.proc.mounts import PATH_MAX, escape, mounts_text
 from pysandbox_core.fs.proc.process import parse_integer
+from pysandbox_core.fs.resolve import resolve
+from pysandbox_core.fs.tmpfs import TmpFs
 from pysandbox_platform import PROT_READ
 
 
@@ -162,6 +169,43 @@ def test_mountinfo_names_every_mount_once(process: Process) -> None:
         left, right = line.split(b" - ")
         assert len(left.split()) >= 6
         assert len(right.split()) == 3
+
+
+def test_mounts_are_shown_where_they_are_from_the_root(process: Process) -> None:
+    """On top of another, below one, from within a chroot(2); one that no path leads to is left out,
+    and so is what lies deeper than a path may be long."""
+    task = process.task
+    task.creds = Credentials.for_user(0, 0, ())
+    mounts = task.kernel.mounts
+
+    def make(path: bytes) -> VfsPath:
+        create_name(task, AT_FDCWD, path, S_IFDIR | 0o755)
+        return resolve(task, AT_FDCWD, path)
+
+    def mount(at: VfsPath) -> Mount:
+        return mounts.mount(TmpFs(task.kernel), at, b"mine")
+
+    def shown(text: bytes) -> list[bytes]:
+        return [line.split()[1] for line in text.splitlines() if line.startswith(b"mine ")]
+
+    start = resolve(task, AT_FDCWD, b"/")
+    make(b"/one")
+    mount(make(b"/one/two"))
+    place = make(b"/one/two/three")
+    mount(place)
+    mount(place)
+    expected = [b"/one/two", b"/one/two/three", b"/one/two/three"]
+    assert shown(process.read(b"/proc/self/mounts")) == expected
+    task.fs.set_cwd(resolve(task, AT_FDCWD, b"/one/two/three"))
+    for _ in range(PATH_MAX // 200 + 1):
+        task.fs.set_cwd(make(b"x" * 200))
+    mount(task.fs.cwd)
+    task.fs.set_cwd(start)
+    assert shown(process.read(b"/proc/self/mounts")) == expected
+    inside = [b"/two", b"/two/three", b"/two/three"]
+    assert shown(mounts_text(task.kernel, resolve(task, AT_FDCWD, b"/one"))) == inside
+    below = mounts_text(task.kernel, resolve(task, AT_FDCWD, b"/one/two"))
+    assert shown(below) == [b"/", b"/three", b"/three"]
 
 
 def test_uuid_is_new_each_time_and_boot_id_is_not(process: Process) -> None:

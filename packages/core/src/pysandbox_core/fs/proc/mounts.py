@@ -8,14 +8,15 @@ from __future__ import annotations
 from os import major, minor
 from typing import TYPE_CHECKING
 
-from pysandbox_core.fs.dentry import Path
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pysandbox_core.fs.dentry import Dentry, Path
     from pysandbox_core.fs.mount import Mount
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.task import Task
+
+PATH_MAX = 4096
 
 
 def escape(text: bytes) -> bytes:
@@ -26,18 +27,45 @@ def escape(text: bytes) -> bytes:
 
 
 def visible(kernel: Kernel, root: Path) -> Iterator[tuple[Mount, bytes]]:
-    """Every mount that is below `root`, and where it is from there."""
-    for mount in kernel.mounts.all():
-        if mount.parent is None:
-            point = Path(mount, mount.root)
-        else:
-            point = Path(mount.parent, mount.mountpoint)
-        if mount is root.mount:
-            yield mount, b"/"
-            continue
-        text, reached = point.text(root)
-        if reached:
-            yield mount, text
+    """Every mount that is below `root`, and where it is from there; not where that is longer than a
+    path may be."""
+    places: dict[Mount, bytes | None] = {}
+    for mount in kernel.mounts.all():  # each after its parent
+        place = places[mount] = _place(mount, root, places)
+        if place is not None:
+            yield mount, place
+
+
+def _place(mount: Mount, root: Path, places: dict[Mount, bytes | None]) -> bytes | None:
+    """Where `mount` is, given the places of those above: they may be stacked 10^5 high."""
+    parent = mount.parent
+    if mount is root.mount:
+        return b"/"
+    if parent is None:
+        return None
+    if parent is root.mount:
+        above, top = b"", root.dentry
+    else:
+        known = places[parent]
+        if known is None:
+            return None
+        above, top = known.rstrip(b"/"), parent.root
+    inside = _way(mount.mountpoint, top, PATH_MAX - len(above))
+    return None if inside is None else above + inside or b"/"
+
+
+def _way(dentry: Dentry, top: Dentry, longest: int) -> bytes | None:
+    """The path from `top` to `dentry`, empty if they are the same; None if it does not lead there,
+    or if it is too long."""
+    names = []
+    while dentry is not top:
+        longest -= len(dentry.name) + 1
+        if dentry.parent is dentry or longest <= 0:
+            return None
+        names.append(b"/" + dentry.name)
+        dentry = dentry.parent
+    names.reverse()
+    return b"".join(names)
 
 
 def _options(mount: Mount, names: bytes) -> bytes:
@@ -87,11 +115,13 @@ def mountinfo_text(kernel: Kernel, root: Path) -> bytes:
 
 
 def _root_inside(mount: Mount) -> bytes:
-    """The path inside the file system that is seen at the mount's top."""
-    names = []
+    """The path inside the file system that is seen at the mount's top; the end of a long one."""
+    names: list[bytes] = []
     dentry = mount.root
-    while dentry.parent is not dentry:
+    left = PATH_MAX
+    while dentry.parent is not dentry and left > 0:
         names.append(dentry.name)
+        left -= len(dentry.name) + 1
         dentry = dentry.parent
     names.reverse()
     return b"/" + b"/".join(names)
