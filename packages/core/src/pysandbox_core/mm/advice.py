@@ -28,6 +28,7 @@ from pysandbox_core.mm.vma import (
     VM_WIPEONFORK,
     Vma,
 )
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.mm.memory_manager import MemoryManager
@@ -65,16 +66,17 @@ def advise(task: Task, mm: MemoryManager, start: int, end: int, advice: int) -> 
     EACCES where the mapping does not allow it; EPERM sealed; EFAULT, ENOMEM for populating.
     """
     if advice in _POPULATES:
-        _populate(mm, start, end, write=advice == mman.MADV_POPULATE_WRITE)
+        _populate(task, mm, start, end, write=advice == mman.MADV_POPULATE_WRITE)
         return
     covered = mm.vmas.covers(start, end)
+    if advice == mman.MADV_REMOVE:
+        _remove_all(task, mm, start, end)
+        start = end
     for at, stop, vma in mm.vmas.within(start, end):
         if advice in FLAG_CHANGES:
             add, remove = FLAG_CHANGES[advice]
             _check_flag_change(vma, advice)
             mm.change_flags(at, stop, add, remove)
-        elif advice == mman.MADV_REMOVE:
-            _remove(task, mm, at, stop, vma)
         elif advice in _DISCARDS:
             _discard(mm, at, stop, vma, advice)
         elif vma.flags & VM_LOCKED and advice != mman.MADV_WILLNEED:
@@ -107,6 +109,22 @@ def _discard(mm: MemoryManager, start: int, end: int, vma: Vma, advice: int) -> 
             mm.zap(at, stop)
 
 
+def _remove_all(task: Task, mm: MemoryManager, start: int, end: int) -> None:
+    """Punch a hole for each VMA. Every hole is looked for in all mappings of its file, so that many
+    small ones take long: others have their turn in between, and may change what is mapped. Linux
+    lets go of the lock of the address space for each of them, too."""
+    turn = Turn(task)
+    while start < end:
+        index = mm.vmas.first_after(start)
+        if index == len(mm.vmas) or mm.vmas.starts[index] >= end:
+            return
+        start, stop = max(start, mm.vmas.starts[index]), min(end, mm.vmas.ends[index])
+        _remove(task, mm, start, stop, mm.vmas.values[index])
+        start = stop
+        if not turn.goes_on(killable_only=True):
+            return
+
+
 def _remove(task: Task, mm: MemoryManager, start: int, end: int, vma: Vma) -> None:
     """Punch a hole into what is shared."""
     if vma.flags & VM_LOCKED or vma.backing is None:
@@ -121,18 +139,18 @@ def _remove(task: Task, mm: MemoryManager, start: int, end: int, vma: Vma) -> No
         vma.backing.file.allocate(task, keep_size_and_punch, offset, end - start)
 
 
-def _populate(mm: MemoryManager, start: int, end: int, *, write: bool) -> None:
+def _populate(task: Task, mm: MemoryManager, at: int, end: int, *, write: bool) -> None:
     """Errors: ENOMEM a gap; EINVAL not allowed by the protection; EFAULT; ENOMEM the limit."""
-    at = start
-    for vma_start, vma_end, vma in mm.vmas.within(start, end):
-        if vma_start != at:
-            break
+    turn = Turn(task)
+    while at < end and not task.interrupted(killable_only=True):
+        index = mm.vmas.find(at)
+        if index < 0:
+            raise LinuxError(ENOMEM)
+        vma, stop = mm.vmas.values[index], min(end, mm.vmas.ends[index])
         if not (vma.prot & PROT_WRITE if write else vma.prot):
             raise LinuxError(EINVAL)
-        mm.populate(vma_start, vma_end, write=write)
-        at = vma_end
-    if at < end:
-        raise LinuxError(ENOMEM)
+        mm.populate(at, stop, write=write, turn=turn)
+        at = stop
 
 
 def sync(task: Task, mm: MemoryManager, start: int, end: int, flags: int) -> None:

@@ -56,6 +56,7 @@ from pysandbox_core.mm.vma import (
     Backing,
     Vma,
 )
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.fs.file_description import FileDescription
@@ -209,7 +210,7 @@ class MmMapping(MmAccess):
         else:
             self.insert(start, end, vma)
         if flags & MAP_POPULATE and not flags & MAP_NONBLOCK:
-            self.populate(start, end)
+            self.populate(start, end, turn=None if task is None else Turn(task))
         else:
             self.bring_in_eagerly(start, end, vma)
         return start
@@ -325,26 +326,38 @@ class MmMapping(MmAccess):
         except LinuxError:
             pass  # a fault will say what is wrong, if anything gets there
 
-    def populate(self, start: int, end: int, *, write: bool | None = None) -> None:
+    def populate(
+        self, start: int, end: int, *, write: bool | None = None, turn: Turn | None = None
+    ) -> None:
         """Make all pages of the range present: for writing where VMAs allow, or as `write` says.
-        What fails is left for faults to find, unless `write` is given. Linux: mm_populate()"""
-        for at, stop, vma in self.vmas.within(start, end):
-            if not vma.prot:
-                continue
-            want = bool(vma.prot & PROT_WRITE) if write is None else write
-            if vma.flags & VM_SHARED and write is None:
-                want = False
-            while at < stop:
-                index = self.pages.find(at)
-                if index < 0 or (want and self.pages.values[index].cow):
-                    try:
-                        self.make_present(self.vmas.find(at), at, want)
-                    except LinuxError:
-                        if write is not None:
-                            raise
-                        break
-                    index = self.pages.find(at)
-                at = self.pages.ends[index]
+        What fails is left for faults to find, unless `write` is given. With a `turn` others have
+        theirs in between, and the rest is left out if the task is to die. Linux: mm_populate()"""
+        while start < end:
+            index = self.vmas.first_after(start)
+            if index == len(self.vmas) or self.vmas.starts[index] >= end:
+                return
+            start = self._populate_some(index, max(start, self.vmas.starts[index]), write)
+            if turn is not None and not turn.goes_on(killable_only=True):
+                return
+
+    def _populate_some(self, index: int, at: int, write: bool | None) -> int:
+        """Make the page at `at`, in VMA number `index`, present; where to go on."""
+        vma, stop = self.vmas.values[index], self.vmas.ends[index]
+        if not vma.prot:
+            return stop
+        want = bool(vma.prot & PROT_WRITE) if write is None else write
+        if vma.flags & VM_SHARED and write is None:
+            want = False
+        found = self.pages.find(at)
+        if found < 0 or (want and self.pages.values[found].cow):
+            try:
+                self.make_present(index, at, want)
+            except LinuxError:
+                if write is not None:
+                    raise
+                return stop
+            found = self.pages.find(at)
+        return min(stop, self.pages.ends[found])
 
     # munmap(2)
 

@@ -13,6 +13,7 @@ from pysandbox_core.declare import Fd, Int, IovecPtr, Result, Size, UInt, UserAd
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.mm import advice as advices
 from pysandbox_core.syscalls.mmap import page_align
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.mm.memory_manager import MemoryManager
@@ -79,7 +80,9 @@ def process_madvise(
     if target.mm is not task.mm and not task.creds.capable(CAP_SYS_NICE):
         raise LinuxError(EPERM)
     done = 0
-    for addr, length in reversed(ranges):
+    turn = Turn(task)
+    while ranges:
+        addr, length = ranges.pop()
         try:
             _madvise(task, target.mm, addr, length, advice)
         except LinuxError:
@@ -87,6 +90,10 @@ def process_madvise(
                 raise
             break
         done += length
+        if ranges and not turn.goes_on(killable_only=True):
+            break
+        if target.exited:  # meanwhile
+            break
     return done
 
 
@@ -122,6 +129,7 @@ def mincore(task: Task, addr: UserAddr, length: Size, vec: UserAddr) -> Result:
     end = addr + page_align(length)
     if vec + (end - addr) // PAGE_SIZE > mm.task_size:
         raise LinuxError(EFAULT)
+    turn = Turn(task)
     while addr < end:
         stop = min(end, addr + _MINCORE_CHUNK)
         covered = mm.vmas.covers(addr, stop)
@@ -130,4 +138,6 @@ def mincore(task: Task, addr: UserAddr, length: Size, vec: UserAddr) -> Result:
         mm.write(vec, advices.residency(mm, addr, stop))
         vec += (stop - addr) // PAGE_SIZE
         addr = stop
+        if not turn.goes_on(killable_only=True):
+            break
     return 0

@@ -17,6 +17,7 @@ from pysandbox_core.declare import Int, Result, Size, UserAddr, syscall
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.mm.vma import VM_LOCKED, VM_LOCKONFAULT
 from pysandbox_core.syscalls.mmap import page_align
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.task import Task
@@ -70,7 +71,7 @@ def mlockall(task: Task, flags: Int) -> Result:
     if flags & MCL_CURRENT:
         mm.change_flags(0, mm.task_size, bits, _BOTH & ~bits)
         if bits == VM_LOCKED:
-            mm.populate(0, mm.task_size)
+            mm.populate(0, mm.task_size, turn=Turn(task))
     return 0
 
 
@@ -106,13 +107,23 @@ def _lock(task: Task, addr: int, length: int, bits: int) -> Result:
             raise LinuxError(ENOMEM)
     _change(task, start, end, bits)
     if bits == VM_LOCKED:
-        for at, stop, vma in mm.vmas.within(start, end):
-            if not vma.prot:
-                raise LinuxError(ENOMEM)
-            mm.populate(at, stop)
-            if not mm.pages.covers(at, stop):
-                raise LinuxError(ENOMEM)
+        _bring_in(task, start, end)
     return 0
+
+
+def _bring_in(task: Task, at: int, end: int) -> None:
+    """Make a range present. ENOMEM for pages that can't be had"""
+    mm = task.mm
+    turn = Turn(task)
+    while at < end and not task.interrupted(killable_only=True):
+        index = mm.vmas.find(at)
+        if index < 0 or not mm.vmas.values[index].prot:
+            raise LinuxError(ENOMEM)
+        stop = min(end, mm.vmas.ends[index])
+        mm.populate(at, stop, turn=turn)
+        if not mm.pages.covers(at, stop):
+            raise LinuxError(ENOMEM)
+        at = stop
 
 
 def _change(task: Task, start: int, end: int, bits: int) -> None:
