@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import shlex
 import signal
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 
@@ -113,6 +115,43 @@ def test_a_shell_with_jobs(terminal: Terminal) -> None:
     terminal.expect(b"Stopped")
     terminal.press(b"jobs; kill %1; wait; exit 3\n")
     assert process.wait(60) == 3
+
+
+def test_a_script_is_not_stopped_by_the_program(terminal: Terminal) -> None:
+    """Nobody would go on with it, and the command's timeout would not pass."""
+    command = [*COMMAND, "run", "--timeout", "1", "--", "/bin/sh", "-c", "kill -STOP $$"]
+    script = f"import subprocess; print('status', subprocess.run({command!r}).returncode)"
+    terminal.process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-c", script],
+        stdin=terminal.screen,
+        stdout=terminal.screen,
+        stderr=terminal.screen,
+        env=environment(),
+    )
+    terminal.expect(b"status 124")
+    assert terminal.process.wait(60) == 0
+
+
+def test_control_z_stops_a_script_and_the_command_with_it(terminal: Terminal) -> None:
+    terminal.process = subprocess.Popen(
+        ["setsid", "--ctty", "/bin/bash", "--norc", "--noprofile", "-i"],
+        stdin=terminal.screen,
+        stdout=terminal.screen,
+        stderr=terminal.screen,
+        env=environment(),
+    )
+    program = shlex.quote('echo run""ning; read line; echo got $line')
+    script = shlex.quote(f"{shlex.join(COMMAND)} run -- /bin/sh -c {program}; exit 3")
+    terminal.press(f"sh -c {script}; echo status $?\n".encode())
+    terminal.expect(b"running")
+    terminal.press(b"\x1a")
+    terminal.expect(b"Stopped")
+    terminal.press(b"fg; echo status $?\n")
+    terminal.press(b"more\n")
+    terminal.expect(b"got more")
+    terminal.expect(b"status 3")
+    terminal.press(b"exit\n")
+    assert terminal.process.wait(60) == 0
 
 
 def test_the_settings_are_put_back(terminal: Terminal) -> None:

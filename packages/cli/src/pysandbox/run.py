@@ -113,13 +113,25 @@ def run(parsed: Parsed) -> int:
 
 
 def has_terminal() -> bool:
-    """Is there a controlling terminal, and so somebody who sees that a job has stopped and goes on
-    with it? Otherwise a program that stops itself is stopped alone: its time goes on."""
+    """Is there a controlling terminal, and so perhaps somebody who sees that a job has stopped and
+    goes on with it? Otherwise a program that stops itself is stopped alone: its time goes on."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
     except OSError:
         return False
     return True
+
+
+def is_in_background() -> bool:
+    """Does the terminal belong to others now? Who reads from it is stopped then."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(fd) != os.getpgrp()
+    finally:
+        os.close(fd)
 
 
 def tell_of_input(fd: int) -> None:
@@ -133,7 +145,14 @@ def wait_for_sentry(
 ) -> int | None:
     """Forward signals to the sentry until it ends, and stop it when it asks for that through
     `requests`; its wait status. None: it did not end in time and was killed. What it does otherwise
-    may be the program's doing, if that has taken it over, and moves us to nothing."""
+    may be the program's doing, if that has taken it over, and moves us to nothing.
+
+    A program may stop itself. We stop with it only where a shell with jobs has started us, or when
+    we were asked to (^Z), or are in the background, where it may want to read from the terminal: a
+    script in the foreground would wait for us for ever, whatever our timeout.
+    """
+    leads_a_job = os.getpgrp() == os.getpid()
+    was_told = False
     deadline = None if timeout_ns is None else time.monotonic() + timeout_ns / 1e9 + TIMEOUT_GRACE_S
     to_stop = False
     while True:
@@ -148,10 +167,12 @@ def wait_for_sentry(
             info = expiring
         if info.si_signo == signal.SIGIO:
             with suppress(OSError):  # somebody else's signal
-                if os.read(requests, 16):
+                if os.read(requests, 16) and (leads_a_job or was_told or is_in_background()):
                     os.kill(pid, signal.SIGSTOP)
                     to_stop = True
+                    was_told = False
             continue
+        was_told |= info.si_signo == signal.SIGTSTP
         if info.si_signo != signal.SIGCHLD:
             # what the terminal sends (si_code SI_KERNEL) goes to the whole foreground process
             # group, so the sentry has it already
