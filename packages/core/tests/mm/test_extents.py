@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from mm_fakes import Program, new_kernel, new_mm
 from pysandbox_core.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE
-from pysandbox_core.mm.memory_file import EXTENT_SIZE, MemoryFile
+from pysandbox_core.mm.extents import EXTENT_SIZE
+from pysandbox_core.mm.memory_file import MemoryFile
 from pysandbox_platform import PAGE_SIZE, PROT_READ, PROT_WRITE
 
 BASE = 0x40000000

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pysandbox_core.errors import LinuxError
-from pysandbox_core.mm.memory_file import EXTENT_SIZE, MemoryFile
+from pysandbox_core.mm.extents import EXTENT_SIZE
+from pysandbox_core.mm.memory_file import MemoryFile
 from pysandbox_platform import PAGE_SIZE
 
 

@@ -31,15 +31,13 @@ from pysandbox_platform import PAGE_SIZE
 
 from pysandbox_core.abi.mman import MAP_NORESERVE, MAP_SHARED
 from pysandbox_core.errors import LinuxError
+from pysandbox_core.mm.extents import EXTENT_SIZE, ExtentRanges
 from pysandbox_core.ranges import RangeMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pysandbox_core.mm.pages import MmPages
-
-EXTENT_SHIFT = 24
-EXTENT_SIZE = 1 << EXTENT_SHIFT
 
 _PENDING_BYTES = 8 << 20
 _PENDING_RANGES = 64
@@ -73,7 +71,7 @@ class MemoryFile:
         """Changes whenever address spaces may have lost pages to others' need."""
         self.spaces: dict[MmPages, None] = {}
         """Address spaces that have frames, for `reclaim`."""
-        self._refs: RangeMap[int] = RangeMap()
+        self._refs: ExtentRanges[int] = ExtentRanges()
         self._pending: RangeMap[bool] = RangeMap()
         """Freed, not yet given back to the host."""
         self._pending_bytes = 0
@@ -82,7 +80,7 @@ class MemoryFile:
         self._next_extent = 0
         self._orphans: set[int] = set()
         """Extents that nobody allocates from any more: free once their last frame is."""
-        self._pool: RangeMap[bool] = RangeMap()
+        self._pool: ExtentRanges[bool] = ExtentRanges()
         """Free parts of the extents that `allocate` shares out."""
         self._pool_extents: set[int] = set()
 
@@ -142,10 +140,10 @@ class MemoryFile:
     def owners(self, offset: int, length: int) -> tuple[int, int]:
         """The reference count of the frame at `offset`, and how many bytes from there, at most
         `length`, have the same."""
-        index = self._refs.find(offset)
-        if index < 0:
+        count = self._refs.get(offset)
+        if count is None:
             return 0, PAGE_SIZE
-        return self._refs.values[index], min(length, self._refs.ends[index] - offset)
+        return count, self._refs.end_of(offset, offset + length) - offset
 
     # Extents.
 
@@ -274,16 +272,21 @@ class MemoryFile:
 
     def _from_pool(self, length: int) -> int:
         pool = self._pool
-        steps = min(len(pool), _FIRST_FIT_STEPS)
-        for index in range(steps):
-            start = pool.starts[index]
-            if pool.ends[index] - start >= length:
+        steps = _FIRST_FIT_STEPS
+        for extent in pool.order:
+            parts = pool.maps[extent]
+            for start, end in zip(parts.starts[:steps], parts.ends[:steps], strict=True):
+                if end - start >= length:
+                    pool.clear(start, start + length)
+                    return start
+            steps -= len(parts)
+            if steps <= 0:
+                last = pool.maps[pool.order[-1]]
+                start = last.starts[-1]
+                if last.ends[-1] - start < length:
+                    break
                 pool.clear(start, start + length)
                 return start
-        if len(pool) > steps and pool.ends[-1] - pool.starts[-1] >= length:
-            start = pool.starts[-1]
-            pool.clear(start, start + length)
-            return start
         extent = self._take_extents(1)
         self._pool_extents.add(extent)
         pool.set(extent + length, extent + EXTENT_SIZE, True)

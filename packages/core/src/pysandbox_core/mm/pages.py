@@ -26,7 +26,7 @@ from pysandbox_core import oom
 from pysandbox_core.abi.mman import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL
 from pysandbox_core.errors import LinuxError, linux_errors
 from pysandbox_core.kernel_memory import MAPPING
-from pysandbox_core.mm.memory_file import EXTENT_SHIFT, EXTENT_SIZE
+from pysandbox_core.mm.extents import EXTENT_SHIFT, EXTENT_SIZE
 from pysandbox_core.mm.state import STACK_GUARD_GAP, MmState
 from pysandbox_core.mm.vma import HOST_PROT, VM_GROWSDOWN, VM_LOCKED, VM_SHARED, Piece, Vma
 
