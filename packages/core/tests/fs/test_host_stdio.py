@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pysandbox_core import host_calls
 from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs import host_stdio
 from pysandbox_core.fs.host_stdio import open_stdio
@@ -61,6 +62,27 @@ def test_the_callers_flags_stay_as_they_are(kernel: Any, task: Any, pipe: tuple[
         read(task, reader)
     assert info.value.errno == errno.EAGAIN
     assert os.get_blocking(pipe[0])
+
+
+def test_space_is_asked_for_and_not_written(
+    kernel: Any, task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the host can't give it, the C library's function writes to page after page of however
+    many terabytes."""
+
+    def refused(fd: int, mode: int, offset: int, length: int) -> None:
+        assert (mode, offset, length) == (0, 0, 1 << 45)
+        raise OSError(errno.EOPNOTSUPP, "as on many a network's file system")
+
+    monkeypatch.setattr(host_calls, "fallocate", refused)
+    with open(tmp_path / "file", "w+b") as host:
+        (file,) = open_stdio(kernel, [host.fileno()])
+        with pytest.raises(LinuxError) as info:
+            file.allocate(task, 0, 0, 1 << 45)
+        assert info.value.errno == errno.EOPNOTSUPP
+        monkeypatch.undo()
+        file.allocate(task, 0, 0, 5000)
+        assert os.fstat(host.fileno()).st_size == 5000
 
 
 def test_waiting_for_data(kernel: Any, task: Any, pipe: tuple[int, int]) -> None:

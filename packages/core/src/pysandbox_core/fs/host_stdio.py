@@ -282,8 +282,11 @@ class HostStream(FileDescription):
     def allocate(self, task: Task, mode: int, offset: int, length: int) -> None:
         if mode or not self.is_regular:
             raise LinuxError(ENOTSUP if self.is_regular else ENODEV)
+        # not posix_fallocate(3), which writes to every page where the file system has no such call
+        from pysandbox_core.host_calls import fallocate
+
         with linux_errors():
-            os.posix_fallocate(self.host_fd, offset, length)
+            fallocate(self.host_fd, 0, offset, length)
 
     def sync(self, task: Task, data_only: bool) -> None:
         with linux_errors():
