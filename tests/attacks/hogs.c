@@ -193,6 +193,36 @@ static void vmas(void) /* every other page with other rights */
 			refused();
 }
 
+static void page_tables(void) /* one page, mapped far apart by many processes */
+{
+	long apart = 2L << 20, count = 2000;
+	int fd = memfd_create("page", 0);
+
+	if (fd < 0 || ftruncate(fd, 4096) < 0)
+		refused();
+	for (;; taken++) {
+		int ends[2];
+		char byte;
+		pid_t pid = pipe(ends) ? -1 : fork();
+
+		if (pid < 0)
+			refused();
+		close(ends[!pid ? 0 : 1]);
+		if (pid) { /* one after the other */
+			(void)!read(ends[0], &byte, 1);
+			continue;
+		}
+		char *at = mmap(NULL, count * apart, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		for (; count--; at += apart) {
+			mmap(at, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+			*(volatile char *)at;
+		}
+		(void)!write(ends[1], "x", 1);
+		hold();
+	}
+}
+
 static void vmas_forked(void) /* and copied by many processes */
 {
 	long size = 1L << 33;
@@ -745,7 +775,8 @@ static const struct {
 } hogs[] = {
 #define HOG(name) {#name, name}
 	HOG(anonymous), HOG(shared), HOG(memfd), HOG(tmpfs), HOG(stack), HOG(reserve), HOG(remap),
-	HOG(vmas), HOG(vmas_forked), HOG(forks), HOG(bomb), HOG(threads), HOG(descriptors),
+	HOG(vmas), HOG(page_tables), HOG(vmas_forked), HOG(forks), HOG(bomb), HOG(threads),
+	HOG(descriptors),
 	HOG(descriptors_forked), HOG(high_descriptor), HOG(pipes), HOG(sockets), HOG(datagrams),
 	HOG(in_flight), HOG(backlog), HOG(epolls), HOG(nesting), HOG(inotifies), HOG(timers),
 	HOG(timerfds), HOG(signals), HOG(inodes), HOG(attributes), HOG(depth), HOG(links),

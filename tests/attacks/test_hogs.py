@@ -58,6 +58,7 @@ HOGS = (
     Hog("reserve", (errno.ENOMEM,)),
     Hog("remap", killed=True, limits=("memory",)),
     Hog("vmas", (errno.ENOMEM,)),
+    Hog("page_tables", (errno.EAGAIN,), True, ("memory",)),
     Hog("vmas_forked", (errno.ENOMEM, errno.EAGAIN), True, ("memory", "pids")),
     Hog("forks", (errno.EAGAIN,), limits=("pids",)),
     Hog("bomb", (errno.EAGAIN,), limits=("pids",)),

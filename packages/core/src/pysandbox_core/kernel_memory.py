@@ -5,7 +5,8 @@ Python objects, whose size nobody can add up exactly. So the truth is measured: 
 that the host says this process has, less what it had when the sandbox had booted. What makes the
 kernel grow says so beforehand, by `grow`, with about how much; that is an addition and a
 comparison, and it decides only when to measure next, a mebibyte later at most. Nothing is to be
-said when memory is let go of, so nothing can be forgotten.
+said when memory is let go of, so nothing can be forgotten. What the host's own kernel keeps for
+programs' address spaces (page tables) is estimated and added.
 
 With a limit of the sandbox's memory, kernel objects and programs' pages count against it together.
 Without one, kernel objects have a bound of their own (`default_bound`). At the limit garbage is
@@ -146,9 +147,10 @@ class KernelMemory:
         memory_file = self._kernel.memory_file
         self._hinted = 0
         self.taken = max(0, self._anonymous() - self._base)
+        of_the_host = sum(space.host_bytes() for space in memory_file.spaces)
         if memory_file.limit is None:
-            return self.taken - self._retained - self.bound
-        memory_file.reserved = max(0, self.taken - self._retained)
+            return self.taken - self._retained + of_the_host - self.bound
+        memory_file.reserved = max(0, self.taken - self._retained) + of_the_host
         return memory_file.granted + memory_file.reserved - memory_file.limit
 
     def _measure(self, kill: bool) -> None:

@@ -4,8 +4,8 @@ Interface: `kill_biggest` when the sandbox's memory limit is reached; `make_room
 found no frame. Who was killed is dying until its last thread has exited; nobody else is killed
 meanwhile, for that may be enough.
 
-The measure is what a process keeps others from having: its frames, and an estimate of the kernel's
-objects that it holds, corrected by /proc/PID/oom_score_adj.
+The measure is what a process keeps others from having: its frames, and estimates of the kernel's
+objects that it holds and of the host's page tables, corrected by /proc/PID/oom_score_adj.
 
 Linux: mm/oom_kill.c (oom_badness, oom_reaper).
 """
@@ -42,7 +42,7 @@ def badness(group: ThreadGroup, total: int) -> int:
     """Bytes that killing `group` would free, more or less; `total` is what there is at all."""
     mm: MemoryManager = group.tasks[0].mm
     used = sum(end - start for start, end, piece in mm.pages if _in_memory_file(piece.source))
-    return used + kernel_bytes(group) + group.oom_score_adj * (total // 1000)
+    return used + mm.host_bytes() + kernel_bytes(group) + group.oom_score_adj * (total // 1000)
 
 
 def kernel_bytes(group: ThreadGroup) -> int:

@@ -221,6 +221,28 @@ def test_pages_that_are_mapped_in_disorder_are_counted_together(mm, monkeypatch)
     pages.decref()
 
 
+def test_page_tables_are_counted_where_a_program_makes_the_host_keep_many(kernel, mm):
+    """One page of memory, mapped far apart: each mapping has a page table to itself."""
+    pages = MemoryMappable(kernel.memory_file, PAGE_SIZE)
+    file = MemoryFileDescription(pages)
+    before = mm.host_bytes()
+    count, apart = 100, 2 << 20
+    for number in range(count):
+        at = mm.mmap(None, BASE + number * apart, PAGE_SIZE, RW, MAP_SHARED | MAP_FIXED, file, 0)
+        Program(mm).read(at, 1)
+    assert 1 <= (mm.host_bytes() - before) / (count * PAGE_SIZE) < 1.2
+    mm.munmap(BASE, count * apart)
+    assert mm.host_bytes() == before
+    mm.mmap(None, BASE, count * PAGE_SIZE, RW, ANON | MAP_FIXED)
+    for at in range(BASE, BASE + count * PAGE_SIZE, 2 * PAGE_SIZE):
+        mm.mmap(None, at, PAGE_SIZE, RW, MAP_SHARED | MAP_FIXED, file, 0)
+        Program(mm).read(at, 1)
+    assert len(mm.pages) == count
+    assert mm.host_bytes() - before < count * PAGE_SIZE // 5
+    mm.release()
+    pages.decref()
+
+
 def test_letting_go_of_a_file_looks_at_no_other(kernel, mm):
     """A program may have 65530 of them mapped, and take all away with one call."""
 

@@ -314,6 +314,7 @@ class MmPages(MmState):
     def host_map(self, addr: int, length: int, prot: int, fd: int, offset: int) -> None:
         """AddressSpace.map, counted."""
         self.mappings_left -= 2
+        self.changes += 1
         self.address_space.map(addr, length, prot, fd, offset)
 
     def host_protect(self, addr: int, length: int, prot: int) -> None:

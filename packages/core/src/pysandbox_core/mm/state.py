@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pysandbox_platform import PAGE_SIZE
+
 from pysandbox_core.ranges import RangeMap
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ TASK_SIZE = 0x7FFFFFFFF000
 """End of user addresses with four-level page tables."""
 
 _STALE_MAX = 16
+_TABLE_SHIFT = 21
+_ABOVE_SHIFT = 30
+"""Of the addresses that one page of page tables covers, and one of those above them."""
+_SPACE_BYTES = 32 << 10
+_HOST_MAPPING_BYTES = 200
+"""struct mm_struct with the tables that every program has; struct vm_area_struct"""
 
 
 class MmState:
@@ -64,6 +72,12 @@ class MmState:
         """Bytes of VMAs that each backing has here."""
         self.max_mappings = self.mappings_left = kernel.platform.max_mappings
         """What the platform takes, and at least so many more; see MmPages.require_mappings."""
+        self.changes = 0
+        """Mappings that the platform was told of since `_host_bytes` was found."""
+        self._host_bytes = _SPACE_BYTES
+        """What `host_bytes` was."""
+        self._host_ranges = 0
+        """For how many runs of pages."""
         self._stale: list[Mappable] = []
         """No longer mapped, but the platform may not have let go of the host fd."""
 
@@ -113,6 +127,24 @@ class MmState:
     def range_count(self) -> int:
         """VMAs and runs of pages: what the kernel's own memory for it grows with."""
         return len(self.vmas) + len(self.pages)
+
+    def host_bytes(self) -> int:
+        """About what the host's own kernel keeps for the address space: page tables above all. A
+        page far from others has one of 512 to itself, and perhaps one above that; of a long run
+        those at its ends are counted. Found anew when an eighth of it may have changed."""
+        count = len(self.pages)
+        if self.changes * 8 > count or abs(count - self._host_ranges) * 8 > self._host_ranges:
+            tables = 0
+            for shift in (_TABLE_SHIFT, _ABOVE_SHIFT):
+                before = -1
+                for start, end in zip(self.pages.starts, self.pages.ends, strict=True):
+                    first, last = start >> shift, end - 1 >> shift
+                    tables += (first != before) + (last != first)
+                    before = last
+            self._host_bytes = _SPACE_BYTES + tables * PAGE_SIZE + count * _HOST_MAPPING_BYTES
+            self._host_ranges = count
+            self.changes = 0
+        return self._host_bytes
 
     def others_running(self) -> bool:
         """May some context be executing in this address space now?"""
