@@ -247,6 +247,8 @@ static int vector_stop(kv_vcpu *v, kv_ctx *c, unsigned vector)
     }
     if (vector == VECTOR_PAGE_FAULT && f->cs == KERNEL_CS && f->rip == COMPAT_SYSCALL_STUB)
         return compat_syscall_stop(v, c, f->rsp);       /* emulated, see KERNEL_BASE */
+    if (vector == VECTOR_DEBUG && f->cs == KERNEL_CS && f->rip == KERNEL_BASE + IRETQ_STUB)
+        return 0;               /* that of a context that left the guest before it was taken */
     if ((f->cs & 3) != 3) {
         stop_killed(c, "exception %u in the guest kernel at %#lx", vector, f->rip);
         v->broken = true;

@@ -95,8 +95,9 @@ static int set_msrs(kv_vcpu *v)
     int done = ioctl(v->fd, KVM_SET_MSRS, &msrs);
     if (done == 5)
         return 0;
-    int error = done < 0 ? -errno : -ENOTSUP;
-    return kv_fail(v->platform, error, "KVM_SET_MSRS: only %d of 5 were taken", done);
+    if (done < 0)
+        return kv_fail(v->platform, -errno, "KVM_SET_MSRS: %s", strerror(errno));
+    return kv_fail(v->platform, -ENOTSUP, "KVM_SET_MSRS: only %d of 5 were taken", done);
 }
 
 /* Hypercalls are undefined instructions, if KVM lets them; see vm.c. */
@@ -133,13 +134,17 @@ static void set_tsc(kv_vcpu *v)
     v->platform->tsc_is_host = !ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attribute);
 }
 
-static int clear_events(kv_vcpu *v)
+static int set_events(kv_vcpu *v, const struct kvm_vcpu_events *events)
 {
-    struct kvm_vcpu_events events;
-    memset(&events, 0, sizeof events);
-    if (ioctl(v->fd, KVM_SET_VCPU_EVENTS, &events))
+    if (ioctl(v->fd, KVM_SET_VCPU_EVENTS, events))
         return kv_fail(v->platform, -errno, "KVM_SET_VCPU_EVENTS: %s", strerror(errno));
     return 0;
+}
+
+static int clear_events(kv_vcpu *v)
+{
+    const struct kvm_vcpu_events events = {.flags = KVM_VCPUEVENT_VALID_SHADOW};
+    return set_events(v, &events);
 }
 
 /*
@@ -246,13 +251,23 @@ int kv_stats_fd(kv_platform *p, int vcpu)
     return fd < 0 ? kv_fail(p, -errno, "KVM_GET_STATS_FD: %s", strerror(errno)) : fd;
 }
 
-/* Is an exception on its way into the guest? */
+/*
+ * Is an exception on its way into the guest? If there is none, what holds one back for an
+ * instruction (MOV to SS) is over: the next context would find it, and with its EFLAGS an Intel
+ * processor would not enter. SDM volume 3, 27.3.1.5; what was held back is dropped in vector_stop().
+ */
 int vcpu_has_pending(kv_vcpu *v)
 {
     struct kvm_vcpu_events events;
     if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events))
         return kv_fail(v->platform, -errno, "KVM_GET_VCPU_EVENTS: %s", strerror(errno));
-    return events.exception.injected || events.exception.pending;
+    if (events.exception.injected || events.exception.pending)
+        return 1;
+    if (!events.interrupt.shadow)
+        return 0;
+    events.interrupt.shadow = 0;
+    events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+    return set_events(v, &events);
 }
 
 /*
