@@ -62,6 +62,8 @@ def test_help_has_every_option() -> None:
         (["run", "--"], "no program to run"),
         (["run", "--memry", "1G", "--", "true"], "unrecognized arguments: --memry"),
         (["run", "--memory", "lots", "true"], "size 'lots' is not a number"),
+        (["run", "--memory", "99999999T", "true"], "memory: more than 1048576T"),
+        (["run", "--tmpfs", "/x:nr_inodes=99999999T", "true"], "tmpfs /x: more than 1048576T"),
         (["run", "--pids", "x", "true"], "--pids 'x' is not a number"),
         (["run", "--pids", "0", "true"], "pids must be at least 1"),
         (["run", "--timeout", "0", "true"], "timeout '0' is not a number of seconds above 0"),

@@ -66,6 +66,34 @@ def test_timeouts() -> None:
             config.parse_timeout(text)
 
 
+def test_numbers_that_python_would_not_convert() -> None:
+    endless = "9" * 5000  # sys.get_int_max_str_digits()
+    for parse in (
+        config.parse_size,
+        config.parse_user,
+        lambda text: config.parse_user(f"1:{text}"),
+        lambda text: config.parse_size(f"{text}.5T"),
+        lambda text: config.parse_count("--pids", text),
+    ):
+        with pytest.raises(InvalidOptionError):
+            parse(endless)
+    assert config.parse_count("--pids", "12") == 12
+
+
+def test_a_working_directory_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert config.caller_directory() == b"/"
+    assert config.parse_bind("/usr:/x").source == b"/usr"
+    for relative in (lambda: config.parse_bind("usr:/x"), lambda: SandboxConfig(rootfs=b"usr")):
+        with pytest.raises(InvalidOptionError, match="working directory has been deleted"):
+            relative()
+
+
 def test_defaults_are_the_callers() -> None:
     made = SandboxConfig()
     assert made.user == User(os.getuid(), os.getgid(), tuple(os.getgroups()))
@@ -84,6 +112,9 @@ def test_defaults_are_the_callers() -> None:
         ({"hostname": b""}, "1 to 64 bytes"),
         ({"hostname": b"x" * 65}, "1 to 64 bytes"),
         ({"memory": 1}, "at least 1M"),
+        ({"memory": 1 << 61}, "more than 1048576T"),
+        ({"tmpfs": [Tmpfs(b"/t", 1 << 61)]}, "tmpfs /t: more than 1048576T"),
+        ({"tmpfs": [Tmpfs(b"/t", None, 1 << 61)]}, "tmpfs /t: more than 1048576T"),
         ({"pids": 0}, "at least 1"),
         ({"log_level": "loud"}, "use one of error, warning, info, debug"),
     ],

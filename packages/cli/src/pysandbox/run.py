@@ -211,8 +211,6 @@ def read_config(parsed: Parsed) -> config.SandboxConfig:
     pids = parsed.get("--pids")
     cpu_time = parsed.get("--cpu-time")
     user = parsed.get("--user")
-    if pids is not None and not pids.isdecimal():
-        raise InvalidOptionError(f"--pids {pids!r} is not a number")
     return config.SandboxConfig(
         platform=parsed.get("--platform") or "auto",
         rootfs=os.fsencode(parsed.get("--rootfs") or "/"),
@@ -220,7 +218,7 @@ def read_config(parsed: Parsed) -> config.SandboxConfig:
         tmpfs=[config.parse_tmpfs(text) for text in parsed.all("--tmpfs")],
         hostname=os.fsencode(parsed.get("--hostname") or "pysandbox"),
         memory=None if memory is None else config.parse_size(memory),
-        pids=None if pids is None else int(pids),
+        pids=None if pids is None else config.parse_count("--pids", pids),
         cpu_time_ns=None if cpu_time is None else config.parse_cpu_time(cpu_time),
         user=None if user is None else config.parse_user(user),
         log_level=parsed.get("--log-level") or "warning",
@@ -235,7 +233,7 @@ def read_spec(parsed: Parsed, sandbox_config: config.SandboxConfig) -> config.Pr
     return config.ProcessSpec(
         [os.fsencode(word) for word in parsed.rest],
         env=read_environment(parsed.all("--env"), sandbox_config.user),
-        cwd=os.fsencode(workdir) if workdir is not None else caller_directory(),
+        cwd=os.fsencode(workdir) if workdir is not None else config.caller_directory(),
         cwd_required=workdir is not None,
     )
 
@@ -255,14 +253,6 @@ def read_environment(settings: list[str], user: config.User) -> list[bytes]:
         else:
             environment.pop(os.fsencode(name), None)
     return [name + b"=" + value for name, value in environment.items()]
-
-
-def caller_directory() -> bytes:
-    """The directory we were started in, / if it is gone."""
-    try:
-        return os.getcwdb()
-    except FileNotFoundError:
-        return b"/"
 
 
 def read_timeout(parsed: Parsed) -> int | None:

@@ -31,7 +31,13 @@ unless the program has taken it over."""
 MAX_TIMEOUT_S = 1_000_000_000
 """Some thirty years; more does not fit the clocks."""
 
+MAX_SIZE = 1 << 60
+"""Bytes of memory or of a file system, and files in one; what counts them has 63 bits."""
+
 _SIZE_UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_MAX_DIGITS = 40
+"""Of a number; Python converts no number of any length."""
+_TOO_MUCH = f"more than {MAX_SIZE >> 40}T can't be counted"
 _ID_MAX = 0xFFFFFFFE
 """Highest uid or gid; the next one means "unchanged" to chown(2)."""
 
@@ -96,7 +102,7 @@ class SandboxConfig:
     ) -> None:
         self.platform = platform
         """Name of a platform, or `auto` for the best usable one."""
-        self.rootfs = os.path.abspath(rootfs)
+        self.rootfs = host_path(rootfs)
         """Host directory below the overlay that is the sandbox's root; never written to."""
         self.binds = tuple(binds)
         self.tmpfs = tuple(tmpfs)
@@ -137,10 +143,14 @@ class SandboxConfig:
                 )
         for mount in self.tmpfs:
             _check_target("tmpfs", mount.target)
+            if max(mount.size or 0, mount.inodes or 0) > MAX_SIZE:
+                raise InvalidOptionError(f"tmpfs {show(mount.target)}: {_TOO_MUCH}")
         if not 0 < len(self.hostname) <= HOST_NAME_MAX or b"\0" in self.hostname:
             raise InvalidOptionError(f"a hostname has 1 to {HOST_NAME_MAX} bytes, none of them NUL")
         if self.memory is not None and self.memory < MIN_MEMORY:
             raise InvalidOptionError(f"memory must be at least {MIN_MEMORY >> 20}M")
+        if self.memory is not None and self.memory > MAX_SIZE:
+            raise InvalidOptionError(f"memory: {_TOO_MUCH}")
         if self.pids is not None and self.pids < 1:
             raise InvalidOptionError("pids must be at least 1")
         both = sorted(self.require & self.without)
@@ -201,6 +211,25 @@ def show(path: bytes) -> str:
     return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
 
 
+def host_path(path: bytes) -> bytes:
+    """The absolute path of a host's file; a relative one starts at the caller's working
+    directory."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise InvalidOptionError(
+            f"{show(path)} is a relative path, and the working directory has been deleted"
+        ) from None
+
+
+def caller_directory() -> bytes:
+    """The caller's working directory, / if it is gone."""
+    try:
+        return os.getcwdb()
+    except FileNotFoundError:
+        return b"/"
+
+
 def parse_bind(text: str) -> Bind:
     """`SRC`, `SRC:DST` or `SRC:DST:ro|rw`; read-only is the default. A relative SRC starts at the
     caller's working directory."""
@@ -208,7 +237,7 @@ def parse_bind(text: str) -> Bind:
     target, _, mode = rest.partition(":")
     if not source or mode not in ("", "ro", "rw"):
         raise InvalidOptionError(f"bind {text!r} is not SRC:DST, SRC:DST:ro or SRC:DST:rw")
-    host = os.path.abspath(os.fsencode(source))
+    host = host_path(os.fsencode(source))
     return Bind(host, os.fsencode(target) if target else host, mode == "rw")
 
 
@@ -237,17 +266,25 @@ def parse_size(text: str) -> int:
     number = text[: len(text) - len(unit)]
     shift = _SIZE_UNITS.get(unit.lower().removesuffix("ib" if len(unit) == 3 else "b"))
     try:
-        if shift is not None:
+        if shift is not None and len(number) <= _MAX_DIGITS:
             return int(float(number) * (1 << shift)) if "." in number else int(number) << shift
     except ValueError:
         pass
     raise InvalidOptionError(f"size {text!r} is not a number with K, M, G or T, like 512M")
 
 
+def parse_count(name: str, text: str) -> int:
+    """A whole number, which is to be shown as `name` if it is none."""
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
+        raise InvalidOptionError(f"{name} {text!r} is not a number")
+    return int(text)
+
+
 def parse_user(text: str) -> User:
     """`UID` or `UID:GID`; the gid is the uid's number if it is left out."""
     uid, colon, gid = text.partition(":")
-    if not uid.isdecimal() or (colon and not gid.isdecimal()):
+    numbers = (uid, gid) if colon else (uid,)
+    if not all(number.isdecimal() and len(number) <= _MAX_DIGITS for number in numbers):
         raise InvalidOptionError(f"user {text!r} is not UID or UID:GID in numbers, like 1000:1000")
     user = User(int(uid), int(gid) if colon else int(uid))
     if user.uid > _ID_MAX or user.gid > _ID_MAX:
