@@ -32,6 +32,9 @@ KILL_GRACE_S = 10
 
 _Number = TypeVar("_Number", int, float)
 
+_MAX_POLL_MS = (1 << 31) - 1
+"""poll(2) takes an int; whoever waits longer looks at the time and waits again."""
+
 _CHUNK = 1 << 16
 _MAX_MESSAGE = 1 << 16
 """Characters of a sentry's message that are shown."""
@@ -105,9 +108,10 @@ class Process:
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not _ready(self._status_fd, left):
+            if _ready(self._status_fd, left):
+                self._read_status()
+            elif deadline is not None and time.monotonic() >= deadline:
                 raise SandboxTimeoutError(f"{self.args[0]} still runs after {timeout:g} seconds")
-            self._read_status()
         return self.returncode
 
     def communicate(self, data: bytes, deadline: float | None, limit: int) -> Output:
@@ -210,7 +214,8 @@ class _Conversation:
         process = self.process
         while process.returncode is None:
             left = None if deadline is None else (deadline - time.monotonic()) * 1e3
-            ready = self.poll.poll(left) if left is None or left > 0 else []
+            wait = None if left is None else min(left, _MAX_POLL_MS)
+            ready = self.poll.poll(wait) if wait is None or wait > 0 else []
             if not ready and left is not None and time.monotonic() >= (deadline or 0):
                 if self.output.timed_out:
                     process.sandbox.close()
@@ -296,4 +301,4 @@ def _readable_bytes(fd: int) -> int:
 def _ready(fd: int, timeout: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else timeout * 1e3))
+    return bool(poll.poll(None if timeout is None else min(timeout * 1e3, _MAX_POLL_MS)))
