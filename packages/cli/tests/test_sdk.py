@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -348,6 +349,130 @@ def test_arguments(sandbox: Sandbox) -> None:
         sandbox.run(["env"], env={"A=B": "c"})
     odd = os.fsdecode(b"\xff")
     assert sandbox.run(["printf", "%s", odd]).stdout == b"\xff"
+
+
+def test_arguments_that_are_no_bytes_or_too_long(sandbox: Sandbox) -> None:
+    for words, options in ((["echo", "\ud800"], {}), (["env"], {"env": {"A": "\ud800"}})):
+        with pytest.raises(InvalidOptionError, match=r"\\ud800' can't be encoded"):
+            sandbox.run(words, **options)  # type: ignore[arg-type]
+    with pytest.raises(CommandNotExecutableError, match="Argument list too long"):
+        sandbox.run(["echo", "x" * (65 << 20)])
+    with pytest.raises(InvalidOptionError, match="max_output"):
+        sandbox.run(["echo"], max_output=-1)
+    assert sandbox.run(["echo", "fine"]).stdout == b"fine\n"
+
+
+def test_signals_that_are_none(sandbox: Sandbox) -> None:
+    with sandbox.start(["cat"], stdin=PIPE) as process:
+        for signo in (-1, 0, 65, 1 << 40):
+            with pytest.raises(InvalidOptionError, match="is not 1 to 64"):
+                process.send_signal(signo)
+        process.send_signal(64)
+        assert process.wait(60) == -64
+
+
+def test_times_that_poll_would_not_take(sandbox: Sandbox) -> None:
+    assert sandbox.run(["echo", "on"], timeout=1e9).stdout == b"on\n"
+    for timeout in (3e6, 1e30, float("inf")):
+        with sandbox.start(["true"]) as process:
+            assert process.wait(timeout) == 0
+
+
+def test_a_working_directory_that_was_deleted(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert sandbox.run(["pwd"]).stdout == b"/\n"
+    with Sandbox() as another:
+        assert another.run(["pwd"]).stdout == b"/\n"
+
+
+def in_a_fork(do: Callable[[], object]) -> None:
+    """Do something in a fork of this process, which must succeed and end as programs do."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            do()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_fork_does_not_end_its_parents_sandbox(sandbox: Sandbox) -> None:
+    sandbox.run(["sh", "-c", "echo kept > /dev/shm/kept"]).check()
+    in_a_fork(sandbox.close)
+    in_a_fork(sandbox.__del__)
+    in_a_fork(lambda: sandbox.__exit__(None, None, None))
+    assert sandbox.run(["cat", "/dev/shm/kept"]).stdout == b"kept\n"
+
+
+def test_a_fork_has_to_open_a_sandbox_of_its_own(sandbox: Sandbox) -> None:
+    def use() -> None:
+        with pytest.raises(SandboxError, match="forked"):
+            sandbox.run(["true"])
+        with Sandbox() as another:
+            assert another.run(["echo", "own"]).stdout == b"own\n"
+        with sandbox:
+            assert sandbox.run(["echo", "again"]).stdout == b"again\n"
+
+    with sandbox.start(["cat"], stdin=PIPE) as process:
+        in_a_fork(use)
+        assert process.poll() is None
+        assert sandbox.run(["echo", "on"]).stdout == b"on\n"
+
+
+def test_a_caller_with_odd_habits() -> None:
+    """Standard descriptors closed, SIGCHLD ignored: nothing of the SDK's own comes to lie where the
+    caller has none, and a sandbox's process is waited for all the same."""
+    code = (
+        "import os, signal, sys\n"
+        "from pysandbox import Sandbox\n"
+        "out = os.dup(1)\n"
+        "for fd in map(int, sys.argv[1:]): os.close(fd)\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "with Sandbox() as s:\n"
+        "    written = s.run(['cat'], input='in').stdout\n"
+        "    with s.start(['cat'], stdin=None) as p: status = p.wait(60)\n"
+        "    os.write(out, b'%s %d %s' % (written, status, s.run(['cat']).stdout))\n"
+    )
+    for closed in ((), (0,), (1,), (0, 1), (0, 1, 2)):
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *map(str, closed)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env=environment(),
+        )
+        assert (ended.stdout, ended.stderr) == (b"in 0 ", b""), closed
+
+
+def test_closing_from_several_threads_at_once() -> None:
+    sandbox = Sandbox()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            sandbox.open()
+            for closed in [pool.submit(sandbox.close) for _ in range(8)]:
+                closed.result()
+
+
+def test_too_few_descriptors_for_a_sandbox() -> None:
+    before = os.listdir("/proc/self/fd")
+    free = [fd for fd in range(1024) if str(fd) not in before]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for room in range(6):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free[room], limits[1]))
+            with pytest.raises(SandboxError, match="Too many open files"):
+                Sandbox().open()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_the_automatic_platform_is_named() -> None:

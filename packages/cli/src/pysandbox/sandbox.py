@@ -6,6 +6,8 @@ once; what programs write stays in the sandbox's memory, is seen by later runs, 
 end. Everything raised is a SandboxError whose message says what to do; most are also the builtin
 exception that one would expect (TimeoutError, FileNotFoundError, PermissionError, ValueError).
 
+A sandbox belongs to the process that has opened it: in one that was forked from it, it is not open.
+
 What the sentry says is not believed: a program may have taken it over. A message has a bound in
 size and in time, is checked, and anything else than what was asked for ends the sandbox with a
 KernelFailureError; tests/attacks/test_channel.py.
@@ -13,6 +15,7 @@ KernelFailureError; tests/attacks/test_channel.py.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -21,7 +24,9 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import ExitStack, suppress
+from errno import E2BIG
 from itertools import count
 from typing import IO, TYPE_CHECKING, TypeAlias
 
@@ -30,7 +35,9 @@ from pysandbox_core.config import (
     SandboxConfig,
     Tmpfs,
     User,
+    caller_directory,
     default_environment,
+    host_path,
     parse_bind,
     parse_cpu_time,
     parse_size,
@@ -40,6 +47,7 @@ from pysandbox_core.config import (
 )
 from pysandbox_core.control import MAX_ANSWER, Channel, Message
 from pysandbox_core.errors import (
+    CommandNotExecutableError,
     InvalidOptionError,
     KernelFailureError,
     SandboxError,
@@ -69,6 +77,11 @@ START_S = 60
 ANSWER_S = 20
 """How long it may take to take a request, or to say why it ends."""
 _NONSENSE = "gave an answer that makes no sense ({})"
+_NOT_OPEN = "the sandbox is not open; use it in `with Sandbox() as sandbox:`"
+_FORKED = "the process that this one was forked from has the sandbox; open another one here"
+
+_opened: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+"""Those that may be open in this process."""
 
 
 class Sandbox:
@@ -128,6 +141,7 @@ class Sandbox:
         self._lifeline = -1
         self._sentry: subprocess.Popen[bytes] | None = None
         self._failure: SandboxError | None = None
+        self._not_open = _NOT_OPEN
 
     def __enter__(self) -> Sandbox:
         return self.open()
@@ -146,25 +160,16 @@ class Sandbox:
         """
         if self._channel is not None:
             raise SandboxError("this sandbox is open already; make another one")
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
-        try:
-            # -P: modules are not taken from the caller's working directory
-            command = [sys.executable, "-P", "-m", "pysandbox_core.sentry_server"]
-            self._sentry = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(lifeline)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), lifeline),
-                start_new_session=True,
-            )
-        finally:
-            theirs.close()
-            os.close(lifeline)
-        self._channel = Channel(ours, MAX_ANSWER)
-        self._failure = None
+        _opened.add(self)
         with ExitStack() as stack:
             stack.callback(self.close)
+            try:
+                self._start_sentry()
+            except OSError as error:
+                raise SandboxError(
+                    f"the sandbox's process can't be started: {error.strerror}"
+                ) from error
+            self._failure = None
             try:
                 self._greet(time.monotonic() + START_S)
             except SandboxError:
@@ -179,6 +184,24 @@ class Sandbox:
                 ) from None
             stack.pop_all()
         return self
+
+    def _start_sentry(self) -> None:
+        """Start the process and be connected to it. OSError, and `close` what there is by then."""
+        with ExitStack() as theirs:
+            ours, control = _socketpair()
+            theirs.callback(os.close, control)
+            self._channel = Channel(socket.socket(fileno=ours), MAX_ANSWER)
+            lifeline, self._lifeline = _pipe()
+            theirs.callback(os.close, lifeline)
+            # -P: modules are not taken from the caller's working directory
+            command = [sys.executable, "-P", "-m", "pysandbox_core.sentry_server"]
+            self._sentry = subprocess.Popen(
+                [*command, str(control), str(lifeline)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(control, lifeline),
+                start_new_session=True,
+            )
 
     def _greet(self, deadline: float) -> None:
         """Tell the sentry what is wanted, and hear what it is. SandboxError is its own answer,
@@ -211,9 +234,25 @@ class Sandbox:
             except subprocess.TimeoutExpired:
                 sentry.kill()
                 sentry.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        lifeline, self._lifeline = self._lifeline, -1  # another thread may be closing it too
+        if lifeline >= 0:
+            os.close(lifeline)
+
+    def _leave_to_parent(self) -> None:
+        """This process is a fork of the one that has opened the sandbox: let go of the copies that
+        came along. With them it would end its parent's sandbox as it ends itself, mix its requests
+        up with its parent's, and keep the sandbox when its parent was killed."""
+        channel, self._channel = self._channel, None
+        sentry, self._sentry = self._sentry, None
+        lifeline, self._lifeline = self._lifeline, -1
+        self._lock = threading.Lock()  # whoever held it is not in this process
+        if channel is not None:
+            self._not_open = _FORKED
+            channel.close()
+        if sentry is not None:
+            sentry.poll()  # ECHILD: it has nothing to warn of when it is gone
+        if lifeline >= 0:
+            os.close(lifeline)
 
     def run(
         self,
@@ -242,6 +281,8 @@ class Sandbox:
         SandboxTimeoutError (the sandbox's own time is up), CommandFailedError, KernelFailureError,
         InvalidOptionError.
         """
+        if max_output < 0:
+            raise InvalidOptionError(f"max_output {max_output} is below 0")
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + parse_timeout(str(timeout)) / 1e9
@@ -293,6 +334,7 @@ class Sandbox:
             raise InvalidOptionError('args is one string; pass a list, like ["sh", "-c", "…"]')
         words = [os.fspath(word) for word in args]
         spec = self._spec(words, env, cwd, user)
+        _check_text(words, spec["env"], [spec["cwd"]])
         ends = _Ends()
         try:
             fds = (
@@ -300,20 +342,30 @@ class Sandbox:
                 ends.child_end(stdout, 1),
                 ends.child_end(stderr, 2),
             )
-            status_fd, status_writer = os.pipe2(os.O_CLOEXEC)
+            status_fd, status_writer = _pipe()
             ends.theirs.append(status_writer)
             process = Process(self, spec["run"], words, status_fd, ends.pipes())
             try:
                 self._send(spec, (*fds, status_writer))
+            except ValueError:  # longer than any system call takes, however it is encoded
+                process.close()
+                raise CommandNotExecutableError(
+                    f"{words[0]}: can't be executed: {os.strerror(E2BIG)}"
+                ) from None
             except BaseException:
                 process.close()
                 raise
+        except BaseException:
+            ends.close_ours()
+            raise
         finally:
             ends.close_theirs()
         return process
 
     def signal_run(self, number: int, signo: int, *, descendants: bool) -> None:
         """Send a signal to a run; see Process.send_signal and Process.kill."""
+        if not 1 <= signo < signal.NSIG:
+            raise InvalidOptionError(f"signal {signo} is not 1 to {signal.NSIG - 1}")
         self._send({"signal": int(signo), "run": number, "all": descendants})
 
     def failure(self) -> SandboxError:
@@ -388,9 +440,7 @@ class Sandbox:
     def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         with self._lock:
             if self._channel is None:
-                raise SandboxError(
-                    "the sandbox is not open; use it in `with Sandbox() as sandbox:`"
-                )
+                raise SandboxError(self._not_open)
             if self._failure is None:
                 try:
                     self._channel.send(message, fds, time.monotonic() + ANSWER_S)
@@ -424,7 +474,7 @@ class Sandbox:
             "run": next(self._numbers),
             "argv": words,
             "env": [f"{name}={value}" for name, value in environment.items()],
-            "cwd": os.getcwd() if directory is None else os.fsdecode(directory),
+            "cwd": os.fsdecode(caller_directory() if directory is None else directory),
             "cwd_required": directory is not None,
             "user": runs_as,
         }
@@ -464,13 +514,13 @@ class _Ends:
         if what is None and _is_open(number):
             return _no_directory(number)
         if what == PIPE:
-            reader, writer = os.pipe2(os.O_CLOEXEC)
+            reader, writer = _pipe()
             ours, theirs = (writer, reader) if number == 0 else (reader, writer)
             self.theirs.append(theirs)
             self.ours[number] = os.fdopen(ours, "wb" if number == 0 else "rb", buffering=0)
             return theirs
         if what is None or what == DEVNULL:
-            fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            fd = _above_standard(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
             self.theirs.append(fd)
             return fd
         return _no_directory(what if isinstance(what, int) else what.fileno())
@@ -478,9 +528,52 @@ class _Ends:
     def pipes(self) -> tuple[IO[bytes] | None, IO[bytes] | None, IO[bytes] | None]:
         return (self.ours[0], self.ours[1], self.ours[2])
 
+    def close_ours(self) -> None:
+        for pipe in self.ours:
+            if pipe is not None:
+                pipe.close()
+
     def close_theirs(self) -> None:
         for fd in self.theirs:
             os.close(fd)
+
+
+def _above_standard(fd: int) -> int:
+    """`fd`, or a copy in its place if the caller has one of its standard descriptors closed and
+    `fd` came to lie there: a program would be given it as the caller's own."""
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    return _above_standard(reader), _above_standard(writer)
+
+
+def _socketpair() -> tuple[int, int]:
+    ours, theirs = socket.socketpair()
+    return _above_standard(ours.detach()), _above_standard(theirs.detach())
+
+
+def _leave_all_to_parent() -> None:
+    for sandbox in list(_opened):
+        sandbox._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)
+
+
+def _check_text(*lists: list[str]) -> None:
+    """InvalidOptionError if one of the texts stands for no bytes."""
+    for text in (text for texts in lists for text in texts):
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError as error:
+            raise InvalidOptionError(f"{text!a} can't be encoded: {error.reason}") from None
 
 
 def _layers(names: str | Iterable[str]) -> frozenset[str]:
@@ -512,7 +605,7 @@ def _bind(bind: BindLike) -> Bind:
     source, target, *mode = bind
     if mode not in ([], ["ro"], ["rw"]):
         raise InvalidOptionError(f"bind {bind!r} is not (SRC, DST), or with 'ro' or 'rw' as third")
-    return Bind(os.path.abspath(os.fsencode(source)), os.fsencode(target), mode == ["rw"])
+    return Bind(host_path(os.fsencode(source)), os.fsencode(target), mode == ["rw"])
 
 
 def _tmpfs(mount: TmpfsLike) -> Tmpfs:

@@ -39,8 +39,11 @@ class Channel:
         self, message: Message, fds: tuple[int, ...] = (), deadline: float | None = None
     ) -> None:
         """Send a message and copies of `fds`. BrokenPipeError or ConnectionResetError if the other
-        end is gone; TimeoutError if it has not taken all at `deadline`, and nothing may follow."""
+        end is gone; TimeoutError if it has not taken all at `deadline`, and nothing may follow;
+        ValueError, and nothing is sent, if it is longer than any that is received."""
         text = json.dumps(message).encode()
+        if len(text) > MAX_LENGTH:
+            raise ValueError(f"a message of {len(text)} bytes")
         frame = memoryview(_HEADER.pack(len(text)) + text)
         self._wait_until(deadline)
         sent = socket.send_fds(self.socket, [frame], list(fds)) if fds else 0

@@ -237,6 +237,7 @@ def main() -> None:
     control, lifeline = map(int, sys.argv[1:])
     os.set_inheritable(control, False)
     os.set_inheritable(lifeline, False)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored no child can be waited for
     tie_to_lifeline(lifeline)
     serve(Channel(socket.socket(fileno=control)))
     os._exit(0)
