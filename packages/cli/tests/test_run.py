@@ -125,6 +125,25 @@ def test_binds(tmp_path: Path) -> None:
 def test_tmpfs() -> None:
     ended = sh(
         "ls -A /usr; echo x > /usr/x && cat /usr/x", "--tmpfs", "/usr", "--tmpfs", "/new/one"
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+def test_mounts_in_mounts(mode: str, tmp_path: Path) -> None:
+    """The deeper one is seen, in whatever order they are given: a tmpfs hides what a bind shows."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("the host's")
+    (tmp_path / "file").write_text("a file\n")
+    script = "ls /b /b/secret; touch /b/secret/new; cat /b/secret/f"
+    options = [
+        ("--bind", f"{tmp_path / 'file'}:/b/secret/f"),
+        ("--tmpfs", "/b/secret"),
+        ("--bind", f"{tmp_path}:/b:{mode}"),
+    ]
+    for order in (options, options[::-1]):
+        ended = sh(script, *[word for option in order for word in option])
+        expected = b"/b:\nfile\nsecret\n\n/b/secret:\nf\na file\n"
+        assert (ended.stdout, ended.stderr) == (expected, b"")
+    assert [path.name for path in (tmp_path / "secret").iterdir()] == ["key"]
+
+
     )
     # without /usr there is no program left but the shell's own commands
     assert ended.returncode != 0

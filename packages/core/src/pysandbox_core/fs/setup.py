@@ -6,17 +6,19 @@ can't be opened is a SandboxError that says which.
 The root is an overlay of the host's (or an image's) files; /proc, /sys, /dev, /dev/pts and /dev/shm
 are the kernel's own. /tmp is the host's like the rest, for that is where people try things: who
 wants an empty one mounts a tmpfs there. Binds and tmpfs mounts of the user's come last and may lie
-anywhere, also in these; what is missing of their paths is made, in memory.
+anywhere, also in these and in each other; what is missing of their paths is made, in memory or in
+the bind that it lies in.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from posixpath import normpath
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from stat import S_IFDIR, S_IFREG
 from typing import TYPE_CHECKING, Any
 
-from pysandbox_core.config import show
+from pysandbox_core.config import Bind, Tmpfs, show
 from pysandbox_core.errors import LinuxError, SandboxError
 from pysandbox_core.fs.dentry import Path
 from pysandbox_core.fs.host_tree import HostTree
@@ -34,7 +36,6 @@ from pysandbox_core.fs.tmpfs import TmpFs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pysandbox_core.config import Bind
     from pysandbox_core.fs.inode import FileSystem, Inode
     from pysandbox_core.fs.sources import Source
     from pysandbox_core.kernel import Kernel
@@ -54,12 +55,22 @@ def build_mounts(kernel: Kernel, sources: Sequence[Source]) -> None:
     root.space.account = kernel.account
     kernel.mounts = MountNamespace(root, b"overlay")
     _mount_system(kernel)
-    for tmpfs in config.tmpfs:
-        fs = TmpFs(kernel, max_bytes=tmpfs.size, max_inodes=tmpfs.inodes)
-        fs.space.account = kernel.account
-        _mount(kernel, fs, tmpfs.target, b"tmpfs", _SAFE)
-    for bind, source in zip(config.binds, sources[1:], strict=True):
-        _mount_bind(kernel, bind, source)
+    # What lies deeper comes later: a tmpfs is to hide what a bind shows, and nothing that was asked
+    # for is to be hidden by a mount above it.
+    wanted: list[tuple[Tmpfs | Bind, Source | None]] = [
+        *((tmpfs, None) for tmpfs in config.tmpfs),
+        *zip(config.binds, sources[1:], strict=True),
+    ]
+    for mount, source in sorted(wanted, key=lambda pair: _depth(pair[0].target)):
+        if isinstance(mount, Tmpfs):
+            _mount_tmpfs(kernel, mount)
+        else:
+            assert source is not None
+            _mount_bind(kernel, mount, source)
+
+
+def _depth(target: bytes) -> int:
+    return len([name for name in normpath(target).split(b"/") if name])
 
 
 def _raise_descriptor_limit() -> None:
@@ -83,6 +94,12 @@ def _mount_system(kernel: Kernel) -> None:
     shm = TmpFs(kernel)
     shm.space.account = kernel.account
     _mount(kernel, shm, b"/dev/shm", b"tmpfs", _SAFE)
+
+
+def _mount_tmpfs(kernel: Kernel, tmpfs: Tmpfs) -> None:
+    fs = TmpFs(kernel, max_bytes=tmpfs.size, max_inodes=tmpfs.inodes)
+    fs.space.account = kernel.account
+    _mount(kernel, fs, tmpfs.target, b"tmpfs", _SAFE)
 
 
 def _mount_bind(kernel: Kernel, bind: Bind, source: Source) -> None:
