@@ -97,6 +97,9 @@ def test_a_working_directory_that_is_missing(tmp_path: Path) -> None:
     ended = sh("pwd", "--workdir", "/no/such/directory")
     assert ended.returncode == 125
     assert b"working directory /no/such/directory" in ended.stderr
+    ended = sh("pwd", "--workdir", "/bin/sh")
+    assert ended.returncode == 125
+    assert b"working directory /bin/sh" in ended.stderr and b"ENOTDIR" in ended.stderr
     # not asked for, so no error: the caller's own may be hidden by a mount
     assert sh("pwd", "--tmpfs", "/tmp", cwd=tmp_path).stdout == b"/\n"
 

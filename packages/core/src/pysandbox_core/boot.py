@@ -105,6 +105,8 @@ def enter_directory(task: Task, spec: ProcessSpec) -> None:
     """Make `spec.cwd` the working directory; if it may be missing, `/` serves instead."""
     try:
         cwd = resolve(task, AT_FDCWD, spec.cwd)
+        if not cwd.inode.is_dir:
+            raise LinuxError(ENOTDIR)
         check_access(task.creds, cwd.inode, MAY_EXEC)
     except LinuxError as error:
         if spec.cwd_required:
@@ -112,8 +114,7 @@ def enter_directory(task: Task, spec: ProcessSpec) -> None:
                 f"working directory {show(spec.cwd)} can't be entered in the sandbox: {error}"
             ) from None
         return
-    if cwd.inode.is_dir:
-        task.fs.set_cwd(cwd)
+    task.fs.set_cwd(cwd)
 
 
 def send_signal(group: ThreadGroup, signo: int) -> None:
