@@ -125,9 +125,6 @@ def test_binds(tmp_path: Path) -> None:
     assert single.stdout == b"the host's\n"
 
 
-def test_tmpfs() -> None:
-    ended = sh(
-        "ls -A /usr; echo x > /usr/x && cat /usr/x", "--tmpfs", "/usr", "--tmpfs", "/new/one"
 @pytest.mark.parametrize("mode", ["ro", "rw"])
 def test_mounts_in_mounts(mode: str, tmp_path: Path) -> None:
     """The deeper one is seen, in whatever order they are given: a tmpfs hides what a bind shows."""
@@ -147,6 +144,9 @@ def test_mounts_in_mounts(mode: str, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "secret").iterdir()] == ["key"]
 
 
+def test_tmpfs() -> None:
+    ended = sh(
+        "ls -A /usr; echo x > /usr/x && cat /usr/x", "--tmpfs", "/usr", "--tmpfs", "/new/one"
     )
     # without /usr there is no program left but the shell's own commands
     assert ended.returncode != 0

@@ -104,11 +104,13 @@ def test_defaults_are_the_callers() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"rootfs": b""}, "rootfs  is no directory"),
         ({"rootfs": b"/nowhere"}, "rootfs /nowhere is no directory"),
         ({"binds": [Bind(b"/nowhere", b"/x")]}, "bind source /nowhere does not exist"),
         ({"binds": [Bind(b"/", b"x")]}, "not an absolute path"),
         ({"tmpfs": [Tmpfs(b"x")]}, "not an absolute path"),
         ({"tmpfs": [Tmpfs(b"//")]}, "the root itself"),
+        ({"tmpfs": [Tmpfs(b"/x/../..")]}, "the root itself"),
         ({"hostname": b""}, "1 to 64 bytes"),
         ({"hostname": b"x" * 65}, "1 to 64 bytes"),
         ({"memory": 1}, "at least 1M"),

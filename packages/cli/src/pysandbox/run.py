@@ -207,21 +207,25 @@ def status_of_sentry(wait_status: int | None, timeout_ns: int | None) -> int:
 
 def read_config(parsed: Parsed) -> config.SandboxConfig:
     """The sandbox that the options ask for."""
+    platform = parsed.get("--platform")
+    rootfs = parsed.get("--rootfs")
+    hostname = parsed.get("--hostname")
+    log_level = parsed.get("--log-level")
     memory = parsed.get("--memory")
     pids = parsed.get("--pids")
     cpu_time = parsed.get("--cpu-time")
     user = parsed.get("--user")
     return config.SandboxConfig(
-        platform=parsed.get("--platform") or "auto",
-        rootfs=os.fsencode(parsed.get("--rootfs") or "/"),
+        platform="auto" if platform is None else platform,
+        rootfs=b"/" if rootfs is None else os.fsencode(rootfs),
         binds=[config.parse_bind(text) for text in parsed.all("--bind")],
         tmpfs=[config.parse_tmpfs(text) for text in parsed.all("--tmpfs")],
-        hostname=os.fsencode(parsed.get("--hostname") or "pysandbox"),
+        hostname=b"pysandbox" if hostname is None else os.fsencode(hostname),
         memory=None if memory is None else config.parse_size(memory),
         pids=None if pids is None else config.parse_count("--pids", pids),
         cpu_time_ns=None if cpu_time is None else config.parse_cpu_time(cpu_time),
         user=None if user is None else config.parse_user(user),
-        log_level=parsed.get("--log-level") or "warning",
+        log_level="warning" if log_level is None else log_level,
         require=parse_layers(parsed.get("--require") or ""),
         without=parse_layers(parsed.get("--without") or ""),
     )

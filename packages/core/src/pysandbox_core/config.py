@@ -124,16 +124,16 @@ class SandboxConfig:
         """Layers of the jail (jail/layers.py) without which the sandbox is not to start."""
         self.without = without
         """Layers of the jail that are left out."""
-        self._check()
+        self._check(rootfs)
 
     def logs(self, level: str) -> bool:
         """Are messages of `level` wanted?"""
         return LOG_LEVELS.index(level) <= LOG_LEVELS.index(self.log_level)
 
-    def _check(self) -> None:
-        if not os.path.isdir(self.rootfs):
+    def _check(self, rootfs: bytes) -> None:
+        if not rootfs or not os.path.isdir(self.rootfs):
             raise InvalidOptionError(
-                f"rootfs {show(self.rootfs)} is no directory; name one with a root file system"
+                f"rootfs {show(rootfs)} is no directory; name one with a root file system"
             )
         for bind in self.binds:
             _check_target("bind", bind.target)
@@ -327,5 +327,5 @@ def default_environment(user: User, *, terminal: bool = False) -> dict[bytes, by
 def _check_target(what: str, target: bytes) -> None:
     if not target.startswith(b"/") or b"\0" in target:
         raise InvalidOptionError(f"{what} target {show(target)} is not an absolute path")
-    if not target.strip(b"/"):
+    if not os.path.normpath(target).strip(b"/"):
         raise InvalidOptionError(f"{what} target / is the root itself; use rootfs for that")
