@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
-from command_line import pysandbox
+from command_line import COMMAND, TIMEOUT_S, environment, pysandbox
 from pysandbox.options import Option, describe, parse
 from pysandbox_core.errors import InvalidOptionError
 
@@ -87,6 +89,8 @@ def test_help_has_every_option() -> None:
         (["run", "--strace=/nowhere/x", "true"], "--strace can't write /nowhere/x"),
         (["dance"], "unknown command 'dance'"),
         (["platforms", "--all"], "unrecognized arguments: --all"),
+        (["platforms", "all"], "platforms takes no arguments, and 'all' is one"),
+        (["doctor", "--", "all"], "doctor takes no arguments, and 'all' is one"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_125(words: list[str], message: str) -> None:
@@ -96,6 +100,41 @@ def test_a_mistake_is_one_line_and_status_125(words: list[str], message: str) ->
     assert message in text
     assert text.startswith("pysandbox: ") and text.count("\n") == 1
     assert not ended.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["run", "--help"], ["platforms"], ["doctor"]]
+)
+def test_output_that_can_not_be_written(words: list[str]) -> None:
+    def write_to(where: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["/bin/sh", "-c", f'"$@" {where}', "sh", *COMMAND, *words],
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env=environment(),
+        )
+
+    for where, why in (
+        (">&-", b"standard output is closed"),
+        (">/dev/full", b"standard output can't be written: No space left on device"),
+    ):
+        ended = write_to(where)
+        assert (ended.returncode, ended.stderr) == (125, b"pysandbox: " + why + b"\n")
+    gone = write_to("| :; echo done")
+    assert (gone.stdout, gone.stderr) == (b"done\n", b"")
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_a_mistake_that_can_not_be_told(where: str) -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {where}', "sh", *COMMAND, "run", "--nosuch"],
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=environment(),
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (125, b"", b"")
 
 
 def test_help_and_version() -> None:

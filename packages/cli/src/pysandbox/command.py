@@ -7,8 +7,10 @@ of what it costs.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 USAGE = """\
@@ -32,18 +34,26 @@ STATUS_USAGE = 125
 def main(words: list[str] | None = None) -> int:
     """Do what the command line asks for."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupted start-up needs no traceback
-    words = sys.argv[1:] if words is None else words
+    from pysandbox_core.errors import SandboxError
+
+    try:
+        return _run(sys.argv[1:] if words is None else words)
+    except SandboxError as error:
+        return fail(str(error))
+
+
+def _run(words: list[str]) -> int:
     if not words:
-        sys.stderr.write(USAGE)
+        _tell(USAGE)
         return STATUS_USAGE
     name = words[0]
     if name in ("-h", "--help", "help"):
-        sys.stdout.write(USAGE)
+        _say(USAGE)
         return 0
     if name in ("-V", "--version"):
         from pysandbox import __version__
 
-        sys.stdout.write(f"pysandbox {__version__}\n")
+        _say(f"pysandbox {__version__}\n")
         return 0
     if name not in COMMANDS:
         return fail(f"unknown command {name!r}; the commands are {', '.join(COMMANDS)}")
@@ -51,23 +61,33 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _run_command(name: str, words: list[str]) -> int:
-    from pysandbox_core.errors import SandboxError
-
     from pysandbox.options import describe, parse
 
     command = import_module(COMMANDS[name])
-    try:
-        parsed = parse(name, command.OPTIONS, words)
-        if parsed.has("--help") or parsed.has("-h"):
-            sys.stdout.write(f"{command.HELP}\n{describe(name, command.OPTIONS)}")
-            return 0
-        status: int = command.run(parsed)
-        return status
-    except SandboxError as error:
-        return fail(str(error))
+    parsed = parse(name, command.OPTIONS, words)
+    if parsed.has("--help") or parsed.has("-h"):
+        _say(f"{command.HELP}\n{describe(name, command.OPTIONS)}")
+        return 0
+    if parsed.rest and name != "run":
+        return fail(f"{name} takes no arguments, and {parsed.rest[0]!r} is one")
+    status: int = command.run(parsed)
+    return status
+
+
+def _say(text: str) -> None:
+    from pysandbox.output import say
+
+    say(text)
 
 
 def fail(text: str) -> int:
     """Report a user's mistake in one line."""
-    sys.stderr.write(f"pysandbox: {text}\n".encode("utf-8", "backslashreplace").decode())
+    _tell(f"pysandbox: {text}\n")
     return STATUS_USAGE
+
+
+def _tell(text: str) -> None:
+    """Write to standard error, if anybody reads it: the status says it too."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            os.write(2, text.encode("utf-8", "backslashreplace"))

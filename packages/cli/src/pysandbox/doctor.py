@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pysandbox.options import Option, Parsed
+from pysandbox.output import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,12 +50,12 @@ def run(parsed: Parsed) -> int:
     sections = platform_findings()
     layers, summary = jail_findings()
     for finding in (*checks(), *layers, *hook_findings(), *sections):
-        sys.stdout.write(f"{finding.state:<8} {finding.what:<18} {finding.text}\n")
+        say(f"{finding.state:<8} {finding.what:<18} {finding.text}\n")
         if finding.state in (NO, OFF) and finding.advice:
-            sys.stdout.write(f"{'':<27} -> {finding.advice}\n")
+            say(f"{'':<27} -> {finding.advice}\n")
     usable = any(f.state == YES and f.what.startswith("platform ") for f in sections)
-    sys.stdout.write(f"\n{summary}\n")
-    sys.stdout.write("A sandbox can run here.\n" if usable else "No platform is usable.\n")
+    say(f"\n{summary}\n")
+    say("A sandbox can run here.\n" if usable else "No platform is usable.\n")
     return 0 if usable else 1
 
 

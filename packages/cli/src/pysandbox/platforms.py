@@ -3,10 +3,10 @@ here."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from pysandbox.options import Option, Parsed
+from pysandbox.output import say
 
 if TYPE_CHECKING:
     from pysandbox_platform.discovery import Found
@@ -27,9 +27,9 @@ def run(parsed: Parsed) -> int:
 
     found = discovery.platforms()
     if not found:
-        sys.stdout.write("No platform is installed; try: pip install pysandbox-platform-ptrace\n")
+        say("No platform is installed; try: pip install pysandbox-platform-ptrace\n")
         return 1
-    sys.stdout.write(table([("", "NAME", "PACKAGE", "VERSION", "USABLE", ""), *rows(found)]))
+    say(table([("", "NAME", "PACKAGE", "VERSION", "USABLE", ""), *rows(found)]))
     return 0 if any(item.probe.usable for item in found) else 1
 
 
