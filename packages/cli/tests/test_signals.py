@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from command_line import children_of_this_test, start
+from command_line import COMMAND, children_of_this_test, environment, start
 
 
 def started(*words: str, **how: bool) -> subprocess.Popen[bytes]:
@@ -40,6 +40,23 @@ def test_a_program_that_does_not_handle_them_ends(name: str) -> None:
     number = getattr(signal, f"SIG{name}")
     process.send_signal(number)
     assert finish(process)[0] == 128 + number
+
+
+def test_what_the_caller_ignores_the_program_ignores() -> None:
+    """As nohup(1) does it, and a shell that starts a command with `&`."""
+    ignoring = ("/bin/sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh", *COMMAND, "run", "--")
+    process = subprocess.Popen(
+        [*ignoring, "/bin/sh", "-c", "echo ready; read line; echo $line"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(b"still there\n", timeout=60)[0] == b"still there\n"
+    assert process.returncode == 0
 
 
 def test_a_signal_reaches_a_program_that_computes() -> None:

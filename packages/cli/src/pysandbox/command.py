@@ -33,7 +33,8 @@ STATUS_USAGE = 125
 
 def main(words: list[str] | None = None) -> int:
     """Do what the command line asks for."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupted start-up needs no traceback
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # which the program is to inherit
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupted start-up needs no traceback
     from pysandbox_core.errors import SandboxError
 
     try:

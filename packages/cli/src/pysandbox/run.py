@@ -84,6 +84,9 @@ def run(parsed: Parsed) -> int:
     restore_terminal = terminal.save()
     can_stop = has_terminal()
     requests, requests_end = os.pipe2(os.O_CLOEXEC)
+    spec.ignored = frozenset(
+        signo for signo in sentry.FORWARDED_SIGNALS if signal.getsignal(signo) == signal.SIG_IGN
+    )
     wanted = {*sentry.FORWARDED_SIGNALS, signal.SIGCHLD, signal.SIGIO}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller that ignores it would hide the status
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)

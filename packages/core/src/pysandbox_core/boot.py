@@ -70,6 +70,7 @@ def spawn(kernel: Kernel, spec: ProcessSpec, paths: list[bytes]) -> ThreadGroup:
         creds=creds,
     )
     try:
+        task.sighand.ignore(spec.ignored)  # which execve(2) leaves as it is
         enter_directory(task, spec)
         for fd, file in enumerate(open_stdio(kernel, spec.stdio)):
             if file is not None:

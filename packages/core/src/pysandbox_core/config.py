@@ -165,7 +165,7 @@ class SandboxConfig:
 class ProcessSpec:
     """A program to start: what execve(2) is given, and what a process inherits."""
 
-    __slots__ = ("argv", "cwd", "cwd_required", "env", "stdio", "user")
+    __slots__ = ("argv", "cwd", "cwd_required", "env", "ignored", "stdio", "user")
 
     def __init__(
         self,
@@ -176,6 +176,7 @@ class ProcessSpec:
         cwd_required: bool = False,
         stdio: tuple[int, int, int] = (0, 1, 2),
         user: User | None = None,
+        ignored: Iterable[int] = (),
     ) -> None:
         self.argv = list(argv)
         self.env = list(env)
@@ -190,6 +191,8 @@ class ProcessSpec:
         remain the caller's."""
         self.user = user
         """None: the sandbox's."""
+        self.ignored = frozenset(ignored)
+        """Numbers of the signals that it ignores from the start, signal(7)."""
         if not self.argv or not self.argv[0]:
             raise InvalidOptionError("no program to run; give at least its name")
         if any(b"\0" in word for word in (*self.argv, *self.env, cwd)):

@@ -32,7 +32,7 @@ from pysandbox_core.abi.signal import (
 from pysandbox_core.waiting import WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 SIGINFO_SIZE = 128
 _HEADER = Struct("<iii4x112s")
@@ -204,6 +204,11 @@ class SignalHandlers:
     def copy(self) -> SignalHandlers:
         """As fork does."""
         return SignalHandlers(self.actions[:])
+
+    def ignore(self, numbers: Iterable[int]) -> None:
+        """Set the actions of these signals to SIG_IGN."""
+        for signo in numbers:
+            self.actions[signo] = SignalAction(SIG_IGN)
 
     def reset_for_exec(self) -> None:
         """Caught signals go back to their default, ignored ones stay so. execve(2)"""
