@@ -154,6 +154,29 @@ def test_control_z_stops_a_script_and_the_command_with_it(terminal: Terminal) ->
     assert terminal.process.wait(60) == 0
 
 
+@pytest.mark.parametrize("script", ["read line", "stty tostop; echo x", "stty -echo"])
+def test_a_job_in_the_background_is_stopped(script: str, terminal: Terminal) -> None:
+    """Reading, changing settings, and writing with TOSTOP are for the foreground. tty(4)"""
+    command = " ".join(COMMAND)
+    shell = ("/bin/bash", "--norc", "--noprofile", "-i")
+    terminal.process = subprocess.Popen(
+        ["setsid", "--ctty", *shell],
+        stdin=terminal.screen,
+        stdout=terminal.screen,
+        stderr=terminal.screen,
+        env=environment(PS1=""),
+    )
+    terminal.press(f"{command} run -- sh -c '{script}; echo st\"\"art' & wait; jobs; fg\n".encode())
+    terminal.expect(b"Stopped")
+    terminal.expect(b"Stopped")  # wait(1) and jobs tell
+    if script.startswith("read"):
+        terminal.expect(b"echo st")  # fg
+        terminal.press(b"a line\n")
+    terminal.expect(b"start\r\n")
+    terminal.press(b"exit 3\n")
+    assert terminal.process.wait(60) == 3
+
+
 def test_the_settings_are_put_back(terminal: Terminal) -> None:
     before = termios.tcgetattr(terminal.screen)
     process = terminal.start("/bin/sh", "-c", "stty raw -echo; kill -KILL $$")

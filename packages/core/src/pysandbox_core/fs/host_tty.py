@@ -41,7 +41,7 @@ from pysandbox_core.abi.termios import (
     TOSTOP,
     WINSIZE,
 )
-from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.errors import ERESTARTSYS, Interrupted, LinuxError, linux_errors
 from pysandbox_core.fs.dev import CONSOLE
 from pysandbox_core.fs.host_stdio import host_poll
 from pysandbox_core.fs.termios import Termios
@@ -75,6 +75,8 @@ class HostTty(Tty):
     def __init__(self, kernel: Kernel, host_fd: int) -> None:
         super().__init__(kernel, CONSOLE, b"/dev/console")
         self.host_fd = fcntl(host_fd, F_DUPFD_CLOEXEC, 3)
+        self.reader = open_again(self.host_fd, os.O_RDONLY)[0]
+        """The terminal again, with O_NONBLOCK, to be asked about jobs; -1 if that can't be had."""
         self.path = find_console(kernel)
         self._termios = self.get_termios()
         for signo in (signal.SIGTTIN, signal.SIGTTOU):
@@ -85,12 +87,19 @@ class HostTty(Tty):
         """Also if the sandbox as a whole is a background job of the caller's shell: then its job in
         the foreground is stopped, and the command with it. That is why the host must not stop
         us."""
-        if super().in_background(job):
-            return True
+        return super().in_background(job) or self._is_hosts_background()
+
+    def _is_hosts_background(self) -> bool:
+        """The numbers of process groups do not tell: in a PID namespace, those outside are all 0.
+        But from the background not even nothing can be read: EIO, as SIGTTIN is ignored.
+        n_tty_read()"""
         try:
-            return os.tcgetpgrp(self.host_fd) != os.getpgrp()
-        except OSError:  # it is not our controlling terminal, so nobody minds
-            return False
+            if self.reader < 0:
+                return os.tcgetpgrp(self.host_fd) != os.getpgrp()
+            os.read(self.reader, 0)
+        except OSError as error:  # otherwise it is not our controlling terminal, and nobody minds
+            return error.errno == EIO
+        return False
 
     def is_same(self, host_fd: int) -> bool:
         """Is `host_fd` this terminal?"""
@@ -112,7 +121,11 @@ class HostTty(Tty):
     # Data.
 
     def _host_failed(self, error: OSError) -> NoReturn:
-        """EIO means that the caller's terminal is gone for good."""
+        """EIO means that the caller's terminal is gone for good, unless the sandbox was put into
+        the background in between: then its job is stopped now."""
+        if error.errno == EIO and self.foreground is not None and self._is_hosts_background():
+            self.foreground.signal(signal.SIGTTIN)
+            raise Interrupted(ERESTARTSYS) from None
         if error.errno == EIO:
             self.hang_up()
         raise LinuxError(error.errno or EIO) from None
