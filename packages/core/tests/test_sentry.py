@@ -48,6 +48,11 @@ def test_a_failed_platform_is_no_bug_of_the_kernel() -> None:
     assert sentry.describe_failure(error) == "the platform failed: stub 7 was lost"
 
 
+def test_too_few_descriptors_are_no_bug_of_the_kernel() -> None:
+    error = OSError(errno.EMFILE, "Too many open files")
+    assert sentry.describe_failure(error).startswith("limit reached: files: ")
+
+
 def test_descriptions_of_builtin_exceptions_are_the_sdks() -> None:
     assert issubclass(errors.CommandNotFoundError, FileNotFoundError)
     assert issubclass(errors.SandboxTimeoutError, TimeoutError)

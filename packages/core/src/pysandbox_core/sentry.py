@@ -17,7 +17,7 @@ import os
 import select
 import signal
 from contextlib import suppress
-from errno import ENOENT
+from errno import EMFILE, ENOENT
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -308,6 +308,11 @@ def describe_failure(error: BaseException) -> str:
         return f"the platform failed: {error}"
     if isinstance(error, MemoryError):
         return "limit reached: memory: the kernel itself has none left, and the sandbox has ended"
+    if isinstance(error, OSError) and error.errno == EMFILE:
+        return (
+            "limit reached: files: the host lets a process have too few (RLIMIT_NOFILE), and the "
+            "sandbox has ended"
+        )
     import traceback
 
     where = "".join(f" {note}" for note in getattr(error, "__notes__", ())[-1:])
