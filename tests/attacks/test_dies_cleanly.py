@@ -128,6 +128,22 @@ def start(argv: list[str], temporary: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def end_of(process: subprocess.Popen[bytes], target: int) -> tuple[int, bytes, bytes]:
+    """Who was killed in the end, and what was said. What goes on without `target`, for that was a
+    child's stub or a helper of the start, is killed as well; but not before `target` has been
+    waited for."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return (target, *process.communicate(timeout=3))
+        except subprocess.TimeoutExpired:
+            if target in children(process.pid) and time.monotonic() < deadline:
+                continue
+            assert target not in children(process.pid)
+            kill(process.pid)
+            return (process.pid, *process.communicate(timeout=DEADLINE_S))
+
+
 @pytest.mark.usefixtures("nursery")
 @pytest.mark.parametrize("victim", ["front", "sentry", "stub"])
 def test_the_command(platform: str, victim: str, tmp_path: Path) -> None:
@@ -143,14 +159,7 @@ def test_the_command(platform: str, victim: str, tmp_path: Path) -> None:
         targets = {"front": [process.pid], "sentry": sentries, "stub": stubs}[victim]
         target = chance.choice(targets) if targets else process.pid  # it has not got that far
         kill(target)
-        try:
-            output, errors = process.communicate(timeout=3)
-        except subprocess.TimeoutExpired:
-            # It goes on: a child's stub was killed, or a helper of the start, not what runs it.
-            assert target not in children(process.pid)
-            kill(process.pid)
-            target = process.pid
-            output, errors = process.communicate(timeout=DEADLINE_S)
+        target, output, errors = end_of(process, target)
         wait_for_all()
         assert output == b""
         if target == process.pid:
@@ -181,13 +190,7 @@ def test_the_sdk(platform: str, victim: str, tmp_path: Path) -> None:
         targets = {"caller": [], "guard": guards, "sentry": sentries, "stub": stubs}[victim]
         target = chance.choice(targets) if targets else process.pid
         kill(target)
-        try:
-            output, errors = process.communicate(timeout=3)
-        except subprocess.TimeoutExpired:
-            assert target not in guards or target not in children(process.pid)
-            kill(process.pid)
-            target = process.pid
-            output, errors = process.communicate(timeout=DEADLINE_S)
+        target, output, errors = end_of(process, target)
         wait_for_all()
         if target == process.pid:
             assert process.returncode == -signal.SIGKILL, errors.decode()
