@@ -36,7 +36,9 @@ class ExtentRanges(Generic[T]):
 
     def end_of(self, point: int, end: int) -> int:
         """Up to where, at most `end`, the value is that at `point`, which is in some range."""
-        value = self.get(point)
+        first = self.maps[point & -EXTENT_SIZE]
+        index = first.find(point)
+        value, point = first.values[index], first.ends[index]
         while point < end:
             ranges = self.maps.get(point & -EXTENT_SIZE)
             index = -1 if ranges is None else ranges.find(point)
@@ -55,8 +57,12 @@ class ExtentRanges(Generic[T]):
 
     def within(self, start: int, end: int) -> list[tuple[int, int, T]]:
         """The ranges in [start, end), clipped to it."""
+        first = start & -EXTENT_SIZE
+        if end - first <= EXTENT_SIZE:
+            ranges = self.maps.get(first)
+            return [] if ranges is None else ranges.within(start, end)
         found: list[tuple[int, int, T]] = []
-        for extent in range(start & -EXTENT_SIZE, end, EXTENT_SIZE):
+        for extent in range(first, end, EXTENT_SIZE):
             ranges = self.maps.get(extent)
             if ranges is not None:
                 found += ranges.within(start, end)
@@ -64,7 +70,11 @@ class ExtentRanges(Generic[T]):
 
     def set(self, start: int, end: int, value: T) -> None:
         """Give [start, end) the value `value`, whatever was there."""
-        for extent in range(start & -EXTENT_SIZE, end, EXTENT_SIZE):
+        first = start & -EXTENT_SIZE
+        if end - first <= EXTENT_SIZE and (ranges := self.maps.get(first)) is not None:
+            ranges.set(start, end, value)
+            return
+        for extent in range(first, end, EXTENT_SIZE):
             ranges = self.maps.get(extent)
             if ranges is None:
                 ranges = self.maps[extent] = RangeMap()
