@@ -230,7 +230,7 @@ int vcpu_reset(kv_vcpu *v);
 int vcpu_run(kv_vcpu *v);
 int vcpu_get_xsave(kv_vcpu *v, void *state);
 int vcpu_set_xsave(kv_vcpu *v, const void *state);
-int vcpu_has_pending(kv_vcpu *v);
+int vcpu_settle(kv_vcpu *v);
 void vcpu_kick(kv_vcpu *v);
 
 /* What KVM looks at before it enters the guest. */

@@ -132,7 +132,7 @@ static int leave(kv_vcpu *v, kv_ctx *c)
         return s->regs.rip != KERNEL_BASE + IRETQ_STUB;
     if (s->regs.rip == v->entry && !(s->regs.rflags & EFLAGS_IF))
         return 1;                       /* PVM, see stops.c */
-    int pending = vcpu_has_pending(v);
+    int pending = vcpu_settle(v);
     if (pending)
         return pending;
     regs_store_user(v, c);

@@ -252,11 +252,12 @@ int kv_stats_fd(kv_platform *p, int vcpu)
 }
 
 /*
- * Is an exception on its way into the guest? If there is none, what holds one back for an
- * instruction (MOV to SS) is over: the next context would find it, and with its EFLAGS an Intel
- * processor would not enter. SDM volume 3, 27.3.1.5; what was held back is dropped in vector_stop().
+ * Make the vCPU fit for another context, if it is: 1 if an exception is on its way into the guest,
+ * which has to be taken first. Otherwise what holds one back for an instruction (MOV to SS) is
+ * over: the next context would find it, and with its EFLAGS an Intel processor would not enter. SDM
+ * volume 3, 27.3.1.5; what was held back is dropped in vector_stop().
  */
-int vcpu_has_pending(kv_vcpu *v)
+int vcpu_settle(kv_vcpu *v)
 {
     struct kvm_vcpu_events events;
     if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events))
