@@ -39,6 +39,11 @@ BUSY = (
 )
 """Forks, threads and system calls without end."""
 
+ASLEEP = (
+    "import os, sys, time\nif os.fork(): os.wait()\nprint('asleep', flush=True)\ntime.sleep(3600)\n"
+)
+"""Two processes that need nothing of the platform for an hour."""
+
 SDK = (
     "import sys\n"
     "from pysandbox import Sandbox\n"
@@ -171,6 +176,34 @@ def test_the_command(platform: str, victim: str, tmp_path: Path) -> None:
         else:
             assert process.returncode in (125, 128 + signal.SIGKILL), errors.decode()
             assert b"Traceback" not in errors
+    assert host.state() == before
+
+
+@pytest.mark.usefixtures("nursery")
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_while_the_program_sleeps(platform: str, victim: int, tmp_path: Path) -> None:
+    """The stub that others are cloned from, and those of two processes: the caller is told at
+    once, not when one of them is needed again."""
+    host = Host(tmp_path)
+    before = host.state()
+    command = [sys.executable, "-m", "pysandbox", "run", "--platform", platform]
+    process = start([*command, "--", "/usr/bin/python3", "-c", ASLEEP], tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"asleep\n"
+    stubs = [pid for sentry in children(process.pid) for pid in descendants(sentry)]
+    if not stubs:
+        kill(process.pid)
+        process.communicate(timeout=DEADLINE_S)
+        wait_for_all()
+        pytest.skip(f"platform {platform} runs programs in no process but the sentry")
+    kill(stubs[victim])
+    output, errors = process.communicate(timeout=DEADLINE_S)
+    wait_for_all()
+    assert process.returncode == 125
+    assert errors.startswith(b"pysandbox: the platform failed: "), errors
+    assert b"the stub process was killed" in errors
+    assert errors.count(b"\n") == 1
+    assert output == b""
     assert host.state() == before
 
 

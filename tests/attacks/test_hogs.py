@@ -46,6 +46,7 @@ class Hog(NamedTuple):
     limits: tuple[str | None, ...] = (None,)
     """What the caller may be told. How many descriptors there are is the host's to say, so that one
     hog may meet either of two limits."""
+    pids: int = PIDS
 
 
 FILES = (errno.ENFILE,)
@@ -63,6 +64,7 @@ HOGS = (
     Hog("forks", (errno.EAGAIN,), limits=("pids",)),
     Hog("bomb", (errno.EAGAIN,), limits=("pids",)),
     Hog("threads", (errno.EAGAIN,), limits=("pids",)),
+    Hog("threads", killed=True, limits=("memory",), pids=1 << 20),
     Hog("futexes", (errno.EAGAIN,), limits=("pids",)),
     Hog("descriptors", FILES, True, ("files", "memory")),
     Hog("descriptors_forked", (errno.EAGAIN, *FILES), True, ("pids", "files", "memory")),
@@ -127,10 +129,10 @@ def sentry_pid(sandbox: Sandbox) -> int:
     return sentry_of(sandbox._sentry.pid)
 
 
-@pytest.mark.parametrize("hog", HOGS, ids=lambda hog: hog.name)
+@pytest.mark.parametrize("hog", HOGS, ids=lambda hog: f"{hog.name}-{hog.pids}")
 def test_a_hog_is_stopped(best_platform: str, hog: Hog, hogs: Path) -> None:
     with (
-        Sandbox(platform=best_platform, memory=MEMORY, pids=PIDS) as sandbox,
+        Sandbox(platform=best_platform, memory=MEMORY, pids=hog.pids) as sandbox,
         sandbox.start(["cat"], stdin=PIPE, stdout=PIPE) as neighbour,
     ):
         assert echo(neighbour, b"before") == b"before"

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from booted_kernel import MAP_PRIVATE_ANONYMOUS, Process, World
 from pysandbox_core import kernel_memory, oom, task_clone
+from pysandbox_core.abi.sched import CLONE_SIGHAND, CLONE_THREAD, CLONE_VM
 from pysandbox_core.abi.signal import SIGKILL
-from pysandbox_core.errors import LinuxError
+from pysandbox_core.errors import Interrupted, LinuxError
 from pysandbox_core.kernel_memory import STEP, KernelMemory
 from pysandbox_core.syscalls.credentials import setgroups
 from pysandbox_core.task_clone import CloneArgs
 from pysandbox_platform import ACCESS_WRITE, PAGE_SIZE, PROT_READ, PROT_WRITE
 
 MEBIBYTE = 1 << 20
+THREAD = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
 
 
 class Measured(KernelMemory):
@@ -74,6 +76,40 @@ def test_the_biggest_process_is_killed(tmp_path: Path) -> None:
             memory.grow(STEP)
         assert caught.value.errno == ENOMEM
         assert not dies(small)
+
+
+def test_what_the_host_keeps_for_tasks_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with World(tmp_path, memory=64 * MEBIBYTE) as world:
+        platform = world.kernel.platform
+        one = world.process()
+        memory = measured(world)
+        monkeypatch.setattr(platform, "host_bytes_per_context", 24 * MEBIBYTE, raising=False)
+        memory.grow(STEP)
+        assert not dies(one)
+        two, three = world.process(), world.process()
+        before = oom.badness(one.task.group, MEBIBYTE)
+        assert before >= 24 * MEBIBYTE
+        memory.grow(STEP)
+        assert [dies(process) for process in (one, two, three)].count(True) == 1
+
+
+@pytest.mark.parametrize("flags", [0, THREAD])
+def test_who_is_killed_for_a_childs_memory_gets_no_child(tmp_path: Path, flags: int) -> None:
+    """Nobody would kill the child."""
+    with World(tmp_path, memory=64 * MEBIBYTE) as world:
+        process = world.process()
+        memory = measured(world, now=100 * MEBIBYTE)
+        memory.grow(STEP - 1)
+        tasks = set(world.kernel.tasks)
+        users = process.task.mm.users
+        with pytest.raises(Interrupted):
+            task_clone.clone(process.task, CloneArgs(flags=flags))
+        assert dies(process)
+        assert set(world.kernel.tasks) == tasks
+        assert process.task.group.tasks == [process.task]
+        assert process.task.mm.users == users
 
 
 def test_without_anybody_to_kill_the_call_fails(tmp_path: Path) -> None:

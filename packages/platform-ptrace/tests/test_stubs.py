@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import resource
+import select
 import signal
 import subprocess
 import sys
@@ -328,12 +331,105 @@ def test_a_fork_of_the_sentry_leaves_the_stubs_alone() -> None:
     guest.close()
 
 
+def stubs() -> list[int]:
+    """Every stub process, the master first."""
+    listed = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    return [int(pid) for pid in listed.split() if status(int(pid), "Name") == "pysandbox-stub"]
+
+
+def assert_lost(platform: PtracePlatform, reason: str) -> None:
+    """The platform says by itself that a stub was killed, and goes on saying it."""
+    for _ in range(2):
+        readable, _, _ = select.select([platform.lost_fd], [], [], 30)
+        assert readable
+        with pytest.raises(PlatformError, match=reason):
+            platform.check()
+
+
+def assert_none_lost(platform: PtracePlatform) -> None:
+    assert select.select([platform.lost_fd], [], [], 0) == ([], [], [])
+    platform.check()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_stub_is_noticed_while_all_are_stopped(guest: Guest, victim: int) -> None:
+    platform = guest.platform
+    assert isinstance(platform, PtracePlatform)
+    stopped(guest)
+    assert_none_lost(platform)
+    os.kill(stubs()[victim], signal.SIGKILL)
+    assert_lost(platform, "killed by SIGKILL")
+
+
+def test_a_killed_stub_of_several_threads_is_noticed(guest: Guest) -> None:
+    if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 9):
+        pytest.skip("the host is older than Linux 6.9: no pidfds of threads (PIDFD_THREAD)")
+    platform = guest.platform
+    assert isinstance(platform, PtracePlatform)
+    _, space = stopped(guest, asm.forever(asm.SYSCALL))
+    other = guest.run_to_syscall(guest.context(), space)
+    assert other.stop == STOP_SYSCALL
+    assert len(os.listdir(f"/proc/{space.stub_pid}/task")) > 1
+    assert_none_lost(platform)
+    os.kill(space.stub_pid, signal.SIGKILL)
+    assert_lost(platform, "killed")
+
+
+def test_a_released_stub_is_not_lost(guest: Guest) -> None:
+    """Nor is one that is released after it was killed."""
+    platform = guest.platform
+    assert isinstance(platform, PtracePlatform)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for killed in (False, True):
+        context, space = stopped(guest, asm.forever(asm.SYSCALL))
+        other = guest.run_to_syscall(guest.context(), space)
+        if killed:
+            os.kill(space.stub_pid, signal.SIGKILL)
+            assert_lost(platform, "killed")
+        for each in (context, other):
+            each.release()
+        space.release()
+        assert_none_lost(platform)
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_fork_of_the_sentry_keeps_no_stub_watched(guest: Guest) -> None:
+    """It has copies of the pidfds."""
+    platform = guest.platform
+    assert isinstance(platform, PtracePlatform)
+    context, space = stopped(guest)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    os.close(reader)
+    context.release()
+    space.release()
+    assert_none_lost(platform)
+    os.close(writer)
+    assert os.waitpid(child, 0) == (child, 0)
+
+
+def test_only_a_share_of_the_descriptors_is_used(guest: Guest) -> None:
+    """Stubs beyond it are not watched, and work."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+    try:
+        for _ in range(40):
+            stopped(guest)
+        assert len(os.listdir("/proc/self/fd")) - used <= 16
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_killed_master() -> None:
     """The process that new stubs are cloned from: an error, where a new one is needed."""
     platform = PtracePlatform()
     guest = Guest(platform)
-    listed = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    masters = [int(pid) for pid in listed.split() if status(int(pid), "Name") == "pysandbox-stub"]
+    masters = stubs()
     old = stopped(guest, asm.forever(asm.SYSCALL))
     for master in masters:
         os.kill(master, signal.SIGKILL)

@@ -6,7 +6,7 @@ that the host says this process has, less what it had when the sandbox had boote
 kernel grow says so beforehand, by `grow`, with about how much; that is an addition and a
 comparison, and it decides only when to measure next, a mebibyte later at most. Nothing is to be
 said when memory is let go of, so nothing can be forgotten. What the host's own kernel keeps for
-programs' address spaces (page tables) is estimated and added.
+programs' address spaces (page tables) and tasks (a stub's thread) is estimated and added.
 
 With a limit of the sandbox's memory, kernel objects and programs' pages count against it together.
 Without one, kernel objects have a bound of their own (`default_bound`). At the limit garbage is
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # About what one object takes, in bytes: hints for `grow`.
 TASK: Final = 12 << 10
-"""A thread, blocked in a call."""
+"""A thread, blocked in a call; what the host keeps for it is the platform's to say."""
 OPEN_FILE: Final = 1200
 INODE: Final = 1200
 NAME: Final = 400
@@ -54,7 +54,8 @@ ALLOWANCE = 16 << 20
 """Bytes that the kernel may grow by for itself: modules, caches, free lists."""
 FILES_RESERVED = 256
 """Descriptors of the host's that the kernel keeps for itself: every host file that a program has
-open takes one."""
+open takes one. The platform has its share besides (`Platform.lost_fd`)."""
+_PLATFORM_SHARE = 8
 STEP = 1 << 20
 _STEP_MIN = 1 << 16
 _M_MMAP_THRESHOLD = -3
@@ -107,8 +108,9 @@ class KernelMemory:
         """What there is now is not the program's. Where /proc can't be read there is the backstop
         alone."""
         files = getrlimit(RLIMIT_NOFILE)[0]
-        if 0 < files < self.max_files + FILES_RESERVED:
-            self.max_files = max(files - FILES_RESERVED, files // 2)
+        if files > 0:  # RLIM_INFINITY is -1
+            files -= files // _PLATFORM_SHARE
+            self.max_files = min(self.max_files, max(files - FILES_RESERVED, files // 2))
         with suppress(OSError):
             self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
             self._base = self._anonymous() + ALLOWANCE
@@ -148,6 +150,7 @@ class KernelMemory:
         self._hinted = 0
         self.taken = max(0, self._anonymous() - self._base)
         of_the_host = sum(space.host_bytes() for space in memory_file.spaces)
+        of_the_host += len(self._kernel.tasks) * self._kernel.platform.host_bytes_per_context
         if memory_file.limit is None:
             return self.taken - self._retained + of_the_host - self.bound
         memory_file.reserved = max(0, self.taken - self._retained) + of_the_host

@@ -42,7 +42,8 @@ def badness(group: ThreadGroup, total: int) -> int:
     """Bytes that killing `group` would free, more or less; `total` is what there is at all."""
     mm: MemoryManager = group.tasks[0].mm
     used = sum(end - start for start, end, piece in mm.pages if _in_memory_file(piece.source))
-    return used + mm.host_bytes() + kernel_bytes(group) + group.oom_score_adj * (total // 1000)
+    used += mm.host_bytes() + len(group.tasks) * mm.kernel.platform.host_bytes_per_context
+    return used + kernel_bytes(group) + group.oom_score_adj * (total // 1000)
 
 
 def kernel_bytes(group: ThreadGroup) -> int:

@@ -98,6 +98,8 @@ class Sentry:
             ) from error
         try:
             self.kernel = Kernel(config, self.platform)
+            if self.platform.lost_fd >= 0:
+                HostWatch(self.kernel.reactor, self.platform.lost_fd, self.platform.check)
             boot.boot(self.kernel, sources)
             if jail is not None:  # this process is the sandbox's alone
                 self.kernel.memory.set_backstop()

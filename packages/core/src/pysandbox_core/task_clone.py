@@ -45,7 +45,7 @@ from pysandbox_core.kernel_memory import MAPPING, TASK
 from pysandbox_core.limits import ResourceLimits
 from pysandbox_core.sessions import new_session
 from pysandbox_core.signals import NO_ALTSTACK, PendingSignals, SignalHandlers
-from pysandbox_core.task import Task, ThreadGroup
+from pysandbox_core.task import WORK_EXIT, Task, ThreadGroup
 from pysandbox_core.waiting import WaitQueue
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def clone(task: Task, args: CloneArgs) -> Task:
 
 def _size_of_copy(task: Task, flags: int) -> int:
     """About how much the kernel keeps for a child of `task`."""
-    size = TASK
+    size = TASK + task.kernel.platform.host_bytes_per_context
     if not flags & CLONE_VM:
         size += task.mm.range_count() * MAPPING
     if not flags & CLONE_FILES:
@@ -359,9 +359,11 @@ def _join(task: Task, child: Task, args: CloneArgs) -> None:
         fd = install_pidfd(task, group)
         try:
             task.mm.write_u32(args.pidfd, fd)
+            _check_alive(task)
         except LinuxError:
             task.files.close(task, fd)
             raise
+    _check_alive(task)
     group.tasks.append(child)
     _publish(child)
     if not flags & CLONE_THREAD:
@@ -369,6 +371,13 @@ def _join(task: Task, child: Task, args: CloneArgs) -> None:
         assert group.parent is not None
         group.parent.children[group.pid] = group
         cpu_limit.watch(group)
+
+
+def _check_alive(task: Task) -> None:
+    """What the child needs may have been the memory too much that `task` is killed for (oom.py). A
+    child that came after would live on, in a process that all others take for dead."""
+    if task.work & WORK_EXIT:
+        raise Interrupted(ERESTARTNOINTR)
 
 
 def _new_group(task: Task, child: Task, args: CloneArgs) -> ThreadGroup:

@@ -177,6 +177,9 @@ class Platform(ABC):
     """Faults on pages that are not mapped tell reads from writes."""
     runs_in_process: ClassVar[bool] = False
     """Contexts run on threads of this process: its processor time includes theirs."""
+    host_bytes_per_context: ClassVar[int] = 0
+    """About how much memory the host's own kernel keeps for each context: what the kernel stack and
+    the structures of a thread of the host's take, say. Page tables are the caller's to estimate."""
     host_files: ClassVar[tuple[bytes, ...]] = ()
     """Files of the host that the constructor opens, by absolute path: all that there is of the
     host's file system when it is called in a jail."""
@@ -191,6 +194,11 @@ class Platform(ABC):
     """Pieces that one address space may be in: neighbours are one piece where protection, file and
     offset go on, as in Linux's vm.max_map_count. A kernel that makes more of them gets a
     PlatformError, then or later."""
+    lost_fd: int = -1
+    """A descriptor that becomes readable when something outside this process that contexts run on,
+    a process of its own say, was killed: `check` then says what. At most an eighth of the
+    descriptors that the host lets this process have are used for that. -1: there is no such
+    thing."""
     xstate_size: int
     """Bytes of a context's extended state."""
     xstate_features: int
@@ -229,6 +237,10 @@ class Platform(ABC):
     def kick(self) -> None:
         """From any thread: the `wait` in progress, or else the next one, returns. Never lost;
         several kicks may count as one."""
+
+    def check(self) -> None:
+        """PlatformError if something was killed that contexts run on, see `lost_fd`."""
+        return
 
     @abstractmethod
     def read_tsc(self) -> int:

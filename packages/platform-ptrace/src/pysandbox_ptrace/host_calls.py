@@ -7,6 +7,8 @@ attached to any more: new stubs are traced from birth.
 
 from __future__ import annotations
 
+import os
+
 from pysandbox_platform.host_calls import Condition, HostCall, not_with, one_of
 
 # linux/ptrace.h, asm/ptrace-abi.h
@@ -21,6 +23,8 @@ _PTRACE_GETREGSET = 0x4204
 _PTRACE_SETREGSET = 0x4205
 _PTRACE_INTERRUPT = 0x4207
 
+_PIDFD_THREAD = os.O_EXCL
+"""linux/pidfd.h"""
 _PID_BITS = 22
 """PID_MAX_LIMIT is 2**22, linux/threads.h."""
 _KILL_ONE = [
@@ -47,4 +51,5 @@ HOST_CALLS = (
     HostCall("wait4"),
     *_KILL_ONE,
     HostCall("tgkill"),
+    HostCall("pidfd_open", (one_of(1, 0, _PIDFD_THREAD),)),
 )  # fmt: skip

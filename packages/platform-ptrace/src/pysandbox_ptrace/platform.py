@@ -20,7 +20,7 @@ from pysandbox_platform.native import (
     NativePlatform,
     host_setting,
 )
-from pysandbox_platform.types import Probe
+from pysandbox_platform.types import PlatformError, Probe
 
 from pysandbox_ptrace._native import ffi, lib
 from pysandbox_ptrace.host_calls import HOST_CALLS
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 _OWN_MAPPINGS = 200
 """More than a stub has for itself, with what a batch of changes splits for a moment."""
+
+_HOST_THREAD_BYTES = 28 << 10
+"""A stub thread: its kernel stack (THREAD_SIZE is 16 KiB) and struct task_struct, of which the
+extended state is the larger part."""
 
 
 def _death(status: int) -> str:
@@ -77,9 +81,19 @@ class PtracePlatform(NativePlatform):
     name = "ptrace"
     precise_access = False
     host_calls = HOST_CALLS
+    host_bytes_per_context = _HOST_THREAD_BYTES
     library = NativeLibrary(ffi, lib, "pt")
     # A stub is a process of the host. Documentation/admin-guide/sysctl/vm.rst
     max_mappings = host_setting("vm/max_map_count", 65530) - _OWN_MAPPINGS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost_fd = lib.pt_lost_fd(self._native)
+
+    def check(self) -> None:
+        status = ffi.new("int *")
+        if lib.pt_lost(self._native, status):
+            raise PlatformError(_death(status[0]))
 
     @classmethod
     def probe(cls) -> Probe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ class LifetimeTests(PlatformTests):
         gc.collect()
         assert (open_descriptors(), self.host_tasks()) == before
         assert resident_kib() - memory < SLACK_KIB
+
+    def test_nothing_was_killed(self, guest: Guest) -> None:
+        """Contexts and spaces that come and go are no loss to tell of."""
+        platform = guest.platform
+        for _ in range(3):
+            self.use_space(guest, guest.pages(asm.SYSCALL))
+        platform.check()
+        if platform.lost_fd >= 0:
+            assert select.select([platform.lost_fd], [], [], 0) == ([], [], [])
 
     def test_hundreds_of_spaces_at_once(self, guest: Guest) -> None:
         code = guest.pages(asm.SYSCALL)

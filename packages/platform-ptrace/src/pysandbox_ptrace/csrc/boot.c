@@ -180,7 +180,7 @@ int boot_master(pt_platform *p)
     }
 
     error = bring_up(p, pid, shared);
-    p->master_space = (pt_space){.platform = p, .pid = pid};
+    p->master_space = (pt_space){.platform = p, .pid = pid, .pidfd = -1};
     int cpu = p->affinity.pinned ? p->affinity.cpu : -1;
     if (!error && !(p->master = thread_adopt(&p->master_space, pid, cpu)))
         error = pt_fail(p, -ENOMEM, "out of memory");
@@ -192,6 +192,7 @@ int boot_master(pt_platform *p)
         return error;
     }
     p->nprocesses++;
+    watch_begin(&p->master_space, pid);
     memset(shared, 0, sizeof *shared);
     drop_pages(&b, false);
     p->shared = shared;

@@ -41,8 +41,11 @@ pt_platform *pt_open(int *error, char *message, int message_size)
     pthread_mutex_init(&p->kick_lock, NULL);
     p->helper.armed = p->helper.wanted = INT64_MAX;
     p->owner = getpid();
+    p->master_space.pidfd = -1;
     affinity_open(p);
-    *error = boot_master(p);
+    *error = watch_open(p);
+    if (!*error)
+        *error = boot_master(p);
     if (!*error)
         *error = xstate_open(p);
     affinity_opened(p);
@@ -84,11 +87,13 @@ void pt_close(pt_platform *p)
         pt_space_release(p->spaces);
     if (p->master)
         space_end(&p->master_space);
+    watch_end(&p->master_space);
     p->master = NULL;
     if (p->shared)
         munmap(p->shared, sizeof *p->shared);
     p->shared = NULL;
     affinity_close(p);
+    watch_close(p);
     xstate_close(p);
     free(p->contexts);
     list_init(&p->deferred);    /* a pt_wait() that comes later finds none of them */

@@ -41,6 +41,8 @@ void pt_kick(pt_platform *p);
 uint64_t pt_read_tsc(const pt_platform *p);
 uint64_t pt_space_end(void);
 uint64_t pt_stub_syscall(void);     /* address of the stub's own SYSCALL instruction, for tests */
+int pt_lost_fd(const pt_platform *p);       /* readable when pt_lost() has something to say */
+int pt_lost(pt_platform *p, int *status);   /* 1: a stub was killed, waitpid's status or -1 */
 int pt_process_count(const pt_platform *p);
 int pt_thread_count(const pt_platform *p);
 

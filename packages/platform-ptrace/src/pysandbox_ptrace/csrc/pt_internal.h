@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/user.h>
 
@@ -62,6 +63,7 @@ struct pt_thread {
 struct pt_space {
     pt_platform *platform;
     pid_t pid;
+    int pidfd;                  /* watch.c; -1 while it is not watched */
     int nthreads;               /* not counting the dead ones */
     bool dying;                 /* one of its threads was killed: all are */
     int exit_status;            /* of the thread that was seen to die first */
@@ -133,6 +135,11 @@ struct pt_platform {
         pid_t tid;
         int status;
     } newborn;
+
+    struct {                    /* watch.c */
+        int epoll;              /* of the pidfds, -1 for none */
+        rlim_t count;           /* of the pidfds */
+    } watch;
 
     pt_ctx **contexts;          /* by index; NULL where free */
     int ncontexts, contexts_capacity, first_free;
@@ -211,6 +218,12 @@ void space_end(pt_space *s);
 int ranges_set(pt_space *s, uint64_t start, uint64_t end, int prot);
 size_t ranges_first(const pt_space *s, uint64_t addr);
 int ranges_prot(const pt_space *s, uint64_t addr);
+
+/* watch.c: what was killed while nobody waits for it. */
+int watch_open(pt_platform *p);
+void watch_close(pt_platform *p);
+void watch_begin(pt_space *s, pid_t tid);
+void watch_end(pt_space *s);
 
 /* inject.c */
 int inject_clone(pt_thread *t, unsigned long flags, pid_t *child);

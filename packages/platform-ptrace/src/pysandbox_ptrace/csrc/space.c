@@ -31,7 +31,7 @@ pt_space *pt_space_new(pt_platform *p)
         return NULL;
     }
     s->platform = p;
-    s->exit_status = -1;
+    s->exit_status = s->pidfd = -1;
     s->next = p->spaces;
     if (s->next)
         s->next->prev = &s->next;
@@ -52,6 +52,7 @@ void pt_space_release(pt_space *s)
             context_detach(t->context);
     }
     space_end(s);
+    watch_end(s);
     for (int i = 0; i < p->ncontexts; i++)
         if (p->contexts[i] && p->contexts[i]->space == s)
             p->contexts[i]->space = NULL;

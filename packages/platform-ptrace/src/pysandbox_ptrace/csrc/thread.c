@@ -192,7 +192,11 @@ int thread_take(pt_space *s, pt_thread **taken)
     if (error)
         return error;
     *taken = thread_adopt(s, tid, parent->cpu);
-    return *taken ? 0 : pt_fail(s->platform, -ENOMEM, "out of memory");
+    if (!*taken)
+        return pt_fail(s->platform, -ENOMEM, "out of memory");
+    if (s->nthreads == 2)
+        watch_begin(s, tid);
+    return 0;
 }
 
 void thread_give(pt_thread *t)
@@ -273,6 +277,7 @@ int space_start(pt_space *s)
     }
     t->clean_xstate = true;
     thread_give(t);
+    watch_begin(s, pid);
     return 0;
 }
 
@@ -301,6 +306,8 @@ void space_end(pt_space *s)
     pt_platform *p = s->platform;
     if (!s->pid || !platform_is_mine(p))
         return;
+    if (!s->dying)
+        watch_end(s);
     kill(s->pid, SIGKILL);
     pthread_mutex_lock(&p->kick_lock);
     pt_thread *leader = NULL;
