@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pysandbox_core import ranges as ranges_module
 from pysandbox_core.ranges import RangeMap
 
 POINTS = 40
@@ -71,6 +73,36 @@ def test_queries_of_a_range(steps, window):
     taken = actual.take(start, end)
     assert {p for s, e, _ in taken for p in range(s, e)} == set(inside)
     assert not actual.overlaps(start, end)
+
+
+@given(operations, st.sets(st.integers(0, POINTS)), st.integers(0, 12))
+def test_many_are_cleared_at_once(steps, points, few):
+    """As one by one; whole ranges, parts of them, and neighbours."""
+    actual, model = build(steps)
+    gone = [
+        (max(start, low), min(end, high), value)
+        for start, end, value in actual
+        for low, high in runs(points)
+        if max(start, low) < min(end, high)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges_module, "_FEW", few)
+        actual.clear_each(gone)
+    kept = {point: value for point, value in model.items() if point not in points}
+    assert {p: v for s, e, v in actual for p in range(s, e)} == kept
+    for (_, end, value), (start, _, next_value) in itertools.pairwise(list(actual)):
+        assert end < start or (end == start and value != next_value)
+
+
+def runs(points):
+    """The half-open ranges of neighbouring points."""
+    found = []
+    for point in sorted(points):
+        if found and found[-1][1] == point:
+            found[-1] = (found[-1][0], point + 1)
+        else:
+            found.append((point, point + 1))
+    return found
 
 
 def test_nothing_is_in_an_empty_range():

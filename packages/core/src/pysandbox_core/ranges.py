@@ -15,9 +15,14 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
+
+_FEW = 8
+"""Ranges that are better cleared one by one."""
+_NONE = (1 << 65, 1 << 65, None)
+"""Behind all addresses."""
 
 
 class RangeMap(Generic[T]):
@@ -168,6 +173,36 @@ class RangeMap(Generic[T]):
         starts[first:last] = new_starts
         ends[first:last] = new_ends
         values[first:last] = new_values
+
+    def clear_each(self, gone: Sequence[tuple[int, int, T]]) -> None:
+        """Clear the ranges of `gone`, lowest first, each of them all or a part of one that is here.
+        In one pass, where to `clear` them one by one would move what is behind each time."""
+        if len(gone) <= _FEW:
+            for start, end, _ in gone:
+                self.clear(start, end)
+            return
+        first, last = self.find(gone[0][0]), self.find(gone[-1][0]) + 1
+        starts: list[int] = []
+        ends: list[int] = []
+        values: list[T] = []
+        cuts = iter(gone)
+        cut_start, cut_end, _ = next(cuts)
+        for index in range(first, last):
+            start, end, value = self.starts[index], self.ends[index], self.values[index]
+            while cut_start < end:
+                if start < cut_start:
+                    starts.append(start)
+                    ends.append(cut_start)
+                    values.append(value)
+                start = cut_end
+                cut_start, cut_end, _ = next(cuts, _NONE)
+            if start < end:
+                starts.append(start)
+                ends.append(end)
+                values.append(value)
+        self.starts[first:last] = starts
+        self.ends[first:last] = ends
+        self.values[first:last] = values
 
     def take(self, start: int, end: int) -> list[tuple[int, int, T]]:
         """Clear [start, end) and return what was in it."""

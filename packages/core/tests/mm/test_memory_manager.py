@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from errno import E2BIG, EACCES, EEXIST, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM, EPERM
 from struct import Struct
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from mm_fakes import (
@@ -35,7 +36,8 @@ from pysandbox_core.abi.mman import (
     SEGV_ACCERR,
     SEGV_MAPERR,
 )
-from pysandbox_core.errors import LinuxError
+from pysandbox_core.errors import Interrupted, LinuxError
+from pysandbox_core.mm import mappable as mappable_module
 from pysandbox_core.mm import remap
 from pysandbox_core.mm.advice import advise
 from pysandbox_core.mm.mappable import MemoryMappable
@@ -381,6 +383,95 @@ def test_read_only_file_may_not_be_made_writable(mm, tmp_path):
     addr = mm.mmap(None, 0, PAGE_SIZE, PROT_READ, MAP_SHARED, file)
     assert errno_of(mm.mprotect, addr, addr + PAGE_SIZE, RW) == EACCES
     file.decref()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_many_map_is_taken_away_in_turns(kernel, monkeypatch, killed):
+    """Before a truncation, which does it at once: of what it finds then there is little left."""
+    turns = []
+
+    class TurnOfTheTest:
+        def __init__(self, task):
+            assert task == "task"
+
+        def goes_on(self, *, killable_only):
+            turns.append([mm.resident(0, mm.task_size) for mm in spaces])
+            return not killed
+
+    monkeypatch.setattr(mappable_module, "Turn", TurnOfTheTest)
+    monkeypatch.setattr(mappable_module, "_MANY_PIECES", 6)
+    pages = MemoryMappable(kernel.memory_file, 2 * PAGE_SIZE)
+    file = MemoryFileDescription(pages)
+    spaces = [new_mm(kernel) for _ in range(3)]
+    shared = private = 0
+    for mm in spaces:
+        shared = mm.mmap(None, BASE, 2 * PAGE_SIZE, RW, MAP_SHARED | MAP_FIXED, file, 0)
+        private = mm.mmap(None, BASE << 1, PAGE_SIZE, RW, MAP_PRIVATE | MAP_FIXED, file, 0)
+        Program(mm).write(shared, b"s" * 2 * PAGE_SIZE)
+        Program(mm).write(private, b"mine")
+    before = [mm.resident(0, mm.task_size) for mm in spaces]
+    if killed:
+        with pytest.raises(Interrupted):
+            pages.unmap_in_turns("task", PAGE_SIZE, 2 * PAGE_SIZE)
+        assert len(turns) == 1
+    else:
+        pages.unmap_in_turns("task", PAGE_SIZE, 2 * PAGE_SIZE)
+        assert [[b - now for b, now in zip(before, turn, strict=True)] for turn in turns] == [
+            [PAGE_SIZE, 0, 0],
+            [PAGE_SIZE, PAGE_SIZE, 0],
+            [PAGE_SIZE, PAGE_SIZE, PAGE_SIZE],
+        ]
+    for mm in spaces:  # nobody sees a difference
+        assert Program(mm).read(shared, 2 * PAGE_SIZE) == b"s" * 2 * PAGE_SIZE
+        assert Program(mm).read(private, 4) == b"mine"
+    monkeypatch.setattr(mappable_module, "_MANY_PIECES", 1000)
+    turns.clear()
+    pages.unmap_in_turns("task", 0, 2 * PAGE_SIZE)
+    assert turns == []
+    assert [mm.resident(0, mm.task_size) for mm in spaces] == before
+    for mm in spaces:
+        mm.release()
+    pages.decref()
+
+
+@given(
+    at=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9), st.booleans()), max_size=30),
+    written=st.sets(st.integers(0, 30)),
+    window=st.tuples(st.integers(0, 10), st.integers(0, 10)),
+    copies=st.booleans(),
+)
+def test_a_file_s_pages_are_taken_wherever_they_are(at, written, window, copies):
+    """However a file is mapped, page by page: against a list of who has which page."""
+    kernel = new_kernel()
+    mm = new_mm(kernel)
+    with closing(kernel.memory_file):
+        pages = MemoryMappable(kernel.memory_file, 10 * PAGE_SIZE)
+        file = MemoryFileDescription(pages)
+        expected = {}
+        for place, page, shared in at:
+            addr = BASE + place * PAGE_SIZE
+            flags = MAP_FIXED | (MAP_SHARED if shared else MAP_PRIVATE)
+            mm.mmap(None, addr, PAGE_SIZE, RW, flags, file, page * PAGE_SIZE)
+            expected[place] = (page, shared)
+        program = Program(mm)
+        for place in expected:
+            if place in written:
+                program.write(BASE + place * PAGE_SIZE, b"x")
+            else:
+                program.read(BASE + place * PAGE_SIZE, 1)
+        present = {place for place in expected if BASE + place * PAGE_SIZE in mm.pages}
+        start, end = sorted(window)
+        pages.invalidate(start * PAGE_SIZE, end * PAGE_SIZE, copies=copies)
+        gone = {
+            place
+            for place, (page, shared) in expected.items()
+            if start <= page < end and (copies or shared or place not in written)
+        }
+        assert {p for p in expected if BASE + p * PAGE_SIZE in mm.pages} == present - gone
+        told = {p for p in expected if BASE + p * PAGE_SIZE in mm.address_space.table}
+        assert told == present - gone
+        mm.release()
+        pages.decref()
 
 
 def test_truncation_of_memory_files_reaches_every_mapping(kernel, mm):

@@ -78,6 +78,10 @@ class HostFileInode(HostInode, RegularInode):
         return self.file
 
     @property
+    def mapped(self) -> Mappable | None:
+        return self.file
+
+    @property
     def size(self) -> int:
         with linux_errors():
             return self.host_stat().st_size

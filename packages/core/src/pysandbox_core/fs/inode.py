@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pysandbox_core.fs.file_description import FileDescription
     from pysandbox_core.fs.locks import FileLocks
     from pysandbox_core.fs.notify import Watch
+    from pysandbox_core.mm.mappable import Mappable
     from pysandbox_core.task import Task
     from pysandbox_core.waiting import WaitQueue
 
@@ -119,6 +120,11 @@ class Inode:
     """Processes that run it: opening it for writing is ETXTBSY."""
     busy: WaitQueue | None = None
     """Of a regular file, while somebody writes much to it: who waits for the end."""
+
+    @property
+    def mapped(self) -> Mappable | None:
+        """What programs may have mapped of it, if any may have."""
+        return None
 
     @property
     def is_dir(self) -> bool:

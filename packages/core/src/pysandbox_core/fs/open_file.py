@@ -41,7 +41,7 @@ from pysandbox_core.fs.permissions import (
     may_create_in_sticky,
     new_owner,
 )
-from pysandbox_core.fs.regular_file import wait_until_free
+from pysandbox_core.fs.regular_file import unmap_first, wait_until_free
 from pysandbox_core.fs.resolve import Walk, lookup, resolve
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def open_place(task: Task, place: Path, flags: int, *, created: bool = False) ->
     if task.kernel.hooks is not None:
         hook_calls.file_open(task, place, flags)
     if truncates:
+        unmap_first(task, inode, 0)
         wait_until_free(task, inode)
     file = inode.open(task, place, flags & (_KEPT_FLAGS | os.O_NOCTTY) | O_LARGEFILE)
     file.flags &= ~os.O_NOCTTY  # of use to a terminal's open alone

@@ -168,9 +168,10 @@ class RegularFile(FileDescription):
         return True
 
     def truncate(self, task: Task, length: int) -> None:
-        wait_until_free(task, self.inode)
-        check_size_limit(task, length, self.inode.size)
         inode = self.inode
+        unmap_first(task, inode, length)
+        wait_until_free(task, inode)
+        check_size_limit(task, length, inode.size)
         if inode.mode & 0o6000:
             drop_privileges_on_write(task.creds, inode)
         inode.truncate(length)
@@ -182,6 +183,14 @@ class RegularFile(FileDescription):
 
     def mappable(self, task: Task) -> Mappable:
         return self.inode.mappable(task, bool(self.mode & 2))
+
+
+def unmap_first(task: Task, inode: Inode, start: int, end: int = 1 << 63) -> None:
+    """Before [start, end) is taken out of a file: if programs have many pieces of it mapped, take
+    them away while others have their turn. What they reach meanwhile comes back."""
+    mappable = inode.mapped
+    if mappable is not None:
+        mappable.unmap_in_turns(task, start, end)
 
 
 def wait_until_free(task: Task, *holders: Inode | RegularFile) -> None:

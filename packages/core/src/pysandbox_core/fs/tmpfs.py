@@ -415,6 +415,10 @@ class TmpFile(TmpInode, RegularInode):
         self.modified()
         return done
 
+    @property
+    def mapped(self) -> Mappable | None:
+        return self.pages
+
     def truncate(self, length: int) -> None:
         size = self.size
         if (length < size and self.seals & F_SEAL_SHRINK) or (

@@ -132,8 +132,10 @@ def _remove(task: Task, mm: MemoryManager, start: int, end: int, vma: Vma) -> No
     if not vma.flags & VM_SHARED or not vma.max_prot & vma.prot & PROT_WRITE:
         raise LinuxError(EACCES)
     offset = start + vma.delta
+    mappable = vma.backing.mappable
+    mappable.unmap_in_turns(task, offset, offset + end - start)
     if vma.backing.file is None:
-        vma.backing.mappable.punch(offset, offset + end - start)
+        mappable.punch(offset, offset + end - start)
     else:
         keep_size_and_punch = 0x1 | 0x2  # FALLOC_FL_*
         vma.backing.file.allocate(task, keep_size_and_punch, offset, end - start)

@@ -20,17 +20,23 @@ from typing import TYPE_CHECKING
 
 from pysandbox_platform import PAGE_SIZE, PROT_EXEC, PROT_READ, PROT_WRITE
 
-from pysandbox_core.errors import LinuxError, linux_errors
+from pysandbox_core.errors import ERESTARTNOINTR, Interrupted, LinuxError, linux_errors
 from pysandbox_core.mm.vma import VM_SHARED
 from pysandbox_core.ranges import RangeMap
+from pysandbox_core.waiting import Turn
 
 if TYPE_CHECKING:
     from pysandbox_core.kernel import Kernel
     from pysandbox_core.mm.memory_file import MemoryFile
     from pysandbox_core.mm.memory_manager import MemoryManager
+    from pysandbox_core.task import Task
 
 Frames = tuple[int, int, int, bool]
 """(host fd, offset in that host file, length, whether that is the memory file), bytes."""
+
+
+_MANY_PIECES = 10_000
+"""It takes tens of milliseconds to take so many away."""
 
 
 def page_up(length: int) -> int:
@@ -83,6 +89,22 @@ class Mappable:
         private mappings have made of them (truncate does, a hole punch does not)."""
         for mm in tuple(self.mappings):
             mm.zap_file(self, start, end, copies)
+
+    def unmap_in_turns(self, task: Task, start: int, end: int) -> None:
+        """Before something that needs `invalidate`: if address spaces have it mapped in very many
+        pieces, take these away one space after the other, with turns for others in between.
+
+        It changes nothing that a program could see: what is reached again comes back, and copies
+        that private mappings have made stay. `invalidate` then finds little left.
+        """
+        if sum(len(mm.pages) for mm in self.mappings) < _MANY_PIECES:
+            return
+        turn = Turn(task)
+        for mm in tuple(self.mappings):
+            if mm in self.mappings:  # still
+                mm.zap_file(self, start, end, False)
+                if not turn.goes_on(killable_only=True):
+                    raise Interrupted(ERESTARTNOINTR)
 
     def has_writable_mappings(self) -> bool:
         """Is it mapped shared where a program writes, or may make it so? F_SEAL_WRITE"""

@@ -16,6 +16,7 @@ Linux: mm/memory.c.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from errno import EFAULT, ENOMEM
 from signal import SIGBUS, SIGKILL, SIGSEGV
 from typing import TYPE_CHECKING
@@ -430,9 +431,19 @@ class MmPages(MmState):
     def drop_pieces(self, dropped: list[tuple[int, int, Piece]]) -> None:
         """Give back the frames of pieces that no program can reach any more."""
         decref = self.memory_file.decref
-        for start, end, (source, delta, _) in dropped:
-            if source is None or source.in_memory_file:
-                decref(start + delta, end - start)
+        frames = [
+            (start + delta, end + delta)
+            for start, end, (source, delta, _) in dropped
+            if source is None or source.in_memory_file
+        ]
+        frames.sort()
+        first = last = 0
+        for start, end in frames:
+            if start != last:
+                decref(first, last - first)
+                first = start
+            last = end
+        decref(first, last - first)
 
     def drop_extents(self, start: int, end: int) -> None:
         """Let go of the extents behind [start, end) in whose addresses there is no VMA any more:
@@ -451,6 +462,10 @@ class MmPages(MmState):
 
     def zap_file(self, mappable: Mappable, start: int, end: int, copies: bool) -> None:
         """The file's pages [start, end) go away, see Mappable.invalidate."""
+        pages = self.pages
+        count = len(pages)
+        index = 0
+        gone: list[tuple[int, int, Piece]] = []
         for vma_start, vma_end, vma in self.vmas:
             if vma.backing is None or vma.backing.mappable is not mappable:
                 continue
@@ -458,6 +473,30 @@ class MmPages(MmState):
             last = min(vma_end, end - vma.delta)
             if first >= last:
                 continue
-            for at, stop, piece in self.pages.within(first, last):
+            index = bisect_right(pages.ends, first, index)
+            if index == count:
+                break
+            while index < count and pages.starts[index] < last:
+                piece = pages.values[index]
                 if copies or piece.source is not None:
-                    self.zap(at, stop)
+                    at, stop = pages.starts[index], pages.ends[index]
+                    gone.append((max(at, first), min(stop, last), piece))
+                index += 1
+            index = max(index - 1, 0)  # it may go on in the next one
+        if gone:
+            self._zap_pieces(gone)
+
+    def _zap_pieces(self, gone: list[tuple[int, int, Piece]]) -> None:
+        """Take these away, which `pages` has, lowest first. They may be tens of thousands."""
+        self.forget_ranges()
+        pages = self.pages
+        pages.clear_each(gone)
+        first, last, _ = gone[0]
+        for start, end, _ in gone:
+            if pages.overlaps(last, start):
+                self.address_space.unmap(first, last - first)
+                first = start
+            last = end
+        self.address_space.unmap(first, last - first)
+        self.settle()
+        self.drop_pieces(gone)

@@ -23,7 +23,12 @@ from pysandbox_core.fs.permissions import (
     check_writable_mount,
     drop_privileges_on_write,
 )
-from pysandbox_core.fs.regular_file import MAX_FILE_SIZE, check_size_limit, wait_until_free
+from pysandbox_core.fs.regular_file import (
+    MAX_FILE_SIZE,
+    check_size_limit,
+    unmap_first,
+    wait_until_free,
+)
 from pysandbox_core.fs.resolve import resolve
 from pysandbox_core.task import Task
 
@@ -66,6 +71,7 @@ def truncate(task: Task, path: UserPath, length: Loff) -> Result:
         raise LinuxError(ETXTBSY)
     check_size_limit(task, length, inode.stat().size)
     drop_privileges_on_write(task.creds, inode)
+    unmap_first(task, inode, length)
     wait_until_free(task, inode)
     inode.truncate(length)
     if notify.watching:
@@ -114,6 +120,9 @@ def fallocate(task: Task, fd: Fd, mode: Int, offset: Loff, length: Loff) -> Resu
         raise LinuxError(ENODEV)
     if offset + length > MAX_FILE_SIZE:
         raise LinuxError(EFBIG)
+    if operation:
+        shifts = operation & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)
+        unmap_first(task, file.inode, offset, 1 << 63 if shifts else offset + length)
     wait_until_free(task, file.inode)
     file.allocate(task, mode, offset, length)
     if notify.watching:
