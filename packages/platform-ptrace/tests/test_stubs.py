@@ -412,6 +412,37 @@ def test_a_fork_of_the_sentry_keeps_no_stub_watched(guest: Guest) -> None:
     assert os.waitpid(child, 0) == (child, 0)
 
 
+def test_threads_without_a_context_end(guest: Guest) -> None:
+    """But for a few; and the stub is watched as before, and works."""
+    platform = guest.platform
+    assert isinstance(platform, PtracePlatform)
+    context, space = stopped(guest, asm.forever(asm.SYSCALL))
+    for _ in range(3):
+        others = [guest.run_to_syscall(guest.context(), space) for _ in range(40)]
+        assert len(os.listdir(f"/proc/{space.stub_pid}/task")) > 40
+        assert platform.host_bytes() > 40 << 14
+        for other in others:
+            other.release()
+        assert len(os.listdir(f"/proc/{space.stub_pid}/task")) <= 11
+        assert platform.host_bytes() <= 12 << 15
+        assert_none_lost(platform)
+        guest.run_to_syscall(context, space)
+    os.kill(space.stub_pid, signal.SIGKILL)
+    guest.run(context, space)
+    assert context.stop == STOP_KILLED
+
+
+def test_killed_while_a_thread_ends(guest: Guest) -> None:
+    context, space = stopped(guest, asm.forever(asm.SYSCALL))
+    others = [guest.run_to_syscall(guest.context(), space) for _ in range(30)]
+    for number, other in enumerate(others):
+        if number == 15:
+            os.kill(space.stub_pid, signal.SIGKILL)
+        other.release()
+    guest.run(context, space)
+    assert context.stop == STOP_KILLED
+
+
 def test_only_a_share_of_the_descriptors_is_used(guest: Guest) -> None:
     """Stubs beyond it are not watched, and work."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -511,6 +542,15 @@ print(guest.run(guest.context(), guest.space(asm.SYSCALL)).stop)
 guest.platform.close()
 """
 
+STARTER = """
+from pysandbox_platform.types import PlatformUnavailableError
+from pysandbox_ptrace.platform import PtracePlatform
+try:
+    PtracePlatform()
+except PlatformUnavailableError as error:
+    print(error)
+"""
+
 
 @pytest.mark.parametrize(
     ("killed", "stop"),
@@ -520,21 +560,34 @@ guest.platform.close()
 def test_a_cloned_thread_that_is_seen_before_its_parent(
     killed: dict[str, str], stop: int, tmp_path: Path
 ) -> None:
-    library = tmp_path / "child_first.so"
+    result = with_preloaded("child_first", CLONER, tmp_path, **killed)
+    assert result.stdout.split() == [str(stop), str(stop), str(STOP_SYSCALL)], result.stderr
+
+
+def test_killed_before_it_is_attached_to(tmp_path: Path) -> None:
+    """It was not ptrace that was refused."""
+    result = with_preloaded("killed_first", STARTER, tmp_path)
+    assert result.stdout == "the first stub process was killed in its start\n", result.stderr
+
+
+def with_preloaded(
+    name: str, code: str, tmp_path: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own, with a C file of these tests loaded first."""
+    library = tmp_path / f"{name}.so"
     compiler = os.environ.get("CC", "cc")
-    source = Path(__file__).with_name("child_first.c")
+    source = Path(__file__).with_name(f"{name}.c")
     options = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([compiler, *options, "-o", library, source], check=True)
     preload = f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
-    result = subprocess.run(
-        [sys.executable, "-c", CLONER],
-        env={**os.environ, "LD_PRELOAD": preload, **killed},
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "LD_PRELOAD": preload, **variables},
         capture_output=True,
         text=True,
         timeout=60,
-        check=True,
+        check=False,
     )
-    assert result.stdout.split() == [str(stop), str(stop), str(STOP_SYSCALL)]
 
 
 def test_flags_of_injected_code_do_not_leak(guest: Guest) -> None:

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from pysandbox_core.task import ThreadGroup
 
 # About what one object takes, in bytes: hints for `grow`.
-TASK: Final = 12 << 10
-"""A thread, blocked in a call; what the host keeps for it is the platform's to say."""
+HOST_THREAD: Final = 28 << 10
+"""What the host keeps for a thread, where the platform needs one for it (`Platform.host_bytes`)."""
+TASK: Final = (12 << 10) + HOST_THREAD
+"""A thread, blocked in a call."""
 OPEN_FILE: Final = 1200
 INODE: Final = 1200
 NAME: Final = 400
@@ -150,7 +152,7 @@ class KernelMemory:
         self._hinted = 0
         self.taken = max(0, self._anonymous() - self._base)
         of_the_host = sum(space.host_bytes() for space in memory_file.spaces)
-        of_the_host += len(self._kernel.tasks) * self._kernel.platform.host_bytes_per_context
+        of_the_host += self._kernel.platform.host_bytes()
         if memory_file.limit is None:
             return self.taken - self._retained + of_the_host - self.bound
         memory_file.reserved = max(0, self.taken - self._retained) + of_the_host

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pysandbox_core import task_exit
 from pysandbox_core.abi.signal import SIGKILL
+from pysandbox_core.kernel_memory import HOST_THREAD
 
 if TYPE_CHECKING:
     from pysandbox_core.kernel import Kernel
@@ -42,7 +43,7 @@ def badness(group: ThreadGroup, total: int) -> int:
     """Bytes that killing `group` would free, more or less; `total` is what there is at all."""
     mm: MemoryManager = group.tasks[0].mm
     used = sum(end - start for start, end, piece in mm.pages if _in_memory_file(piece.source))
-    used += mm.host_bytes() + len(group.tasks) * mm.kernel.platform.host_bytes_per_context
+    used += mm.host_bytes() + len(group.tasks) * HOST_THREAD
     return used + kernel_bytes(group) + group.oom_score_adj * (total // 1000)
 
 

@@ -227,7 +227,7 @@ def clone(task: Task, args: CloneArgs) -> Task:
 
 def _size_of_copy(task: Task, flags: int) -> int:
     """About how much the kernel keeps for a child of `task`."""
-    size = TASK + task.kernel.platform.host_bytes_per_context
+    size = TASK
     if not flags & CLONE_VM:
         size += task.mm.range_count() * MAPPING
     if not flags & CLONE_FILES:

@@ -177,9 +177,6 @@ class Platform(ABC):
     """Faults on pages that are not mapped tell reads from writes."""
     runs_in_process: ClassVar[bool] = False
     """Contexts run on threads of this process: its processor time includes theirs."""
-    host_bytes_per_context: ClassVar[int] = 0
-    """About how much memory the host's own kernel keeps for each context: what the kernel stack and
-    the structures of a thread of the host's take, say. Page tables are the caller's to estimate."""
     host_files: ClassVar[tuple[bytes, ...]] = ()
     """Files of the host that the constructor opens, by absolute path: all that there is of the
     host's file system when it is called in a jail."""
@@ -237,6 +234,11 @@ class Platform(ABC):
     def kick(self) -> None:
         """From any thread: the `wait` in progress, or else the next one, returns. Never lost;
         several kicks may count as one."""
+
+    def host_bytes(self) -> int:
+        """About how much memory the host's own kernel keeps for contexts and spaces: the kernel
+        stacks of threads, say. Page tables are the caller's to estimate."""
+        return 0
 
     def check(self) -> None:
         """PlatformError if something was killed that contexts run on, see `lost_fd`."""

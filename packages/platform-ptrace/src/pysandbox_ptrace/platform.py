@@ -81,7 +81,6 @@ class PtracePlatform(NativePlatform):
     name = "ptrace"
     precise_access = False
     host_calls = HOST_CALLS
-    host_bytes_per_context = _HOST_THREAD_BYTES
     library = NativeLibrary(ffi, lib, "pt")
     # A stub is a process of the host. Documentation/admin-guide/sysctl/vm.rst
     max_mappings = host_setting("vm/max_map_count", 65530) - _OWN_MAPPINGS
@@ -89,6 +88,9 @@ class PtracePlatform(NativePlatform):
     def __init__(self) -> None:
         super().__init__()
         self.lost_fd = lib.pt_lost_fd(self._native)
+
+    def host_bytes(self) -> int:
+        return lib.pt_thread_count(self._native) * _HOST_THREAD_BYTES
 
     def check(self) -> None:
         status = ffi.new("int *")

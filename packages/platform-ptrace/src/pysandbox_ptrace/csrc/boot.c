@@ -125,10 +125,19 @@ static int wait_for(pid_t pid, int event, int *status)
     }
 }
 
+/* Has it ended? Its exit status is left to be taken. */
+static bool has_ended(pid_t pid)
+{
+    siginfo_t info = {0};
+    return !waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) && info.si_pid;
+}
+
 static int bring_up(pt_platform *p, pid_t pid, pt_stub_shared *shared)
 {
     int status = 0;
     int error = tracee_seize(pid);
+    if (error && has_ended(pid))        /* EPERM says that too */
+        return pt_fail(p, -ECHILD, "the first stub process was killed in its start");
     if (error == -EPERM && prctl(PR_GET_DUMPABLE) != 1)
         return pt_fail(p, error, "ptrace is refused to a process that changed its uid; prctl("
                                  "PR_SET_DUMPABLE, 1) after the change allows it");

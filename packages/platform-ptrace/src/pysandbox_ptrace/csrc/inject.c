@@ -178,6 +178,30 @@ int inject_queue(pt_thread *t)
     return 0;
 }
 
+/* Has the thread exit, and takes its exit status. */
+int inject_exit(pt_thread *t)
+{
+    const struct user_regs_struct regs = {
+        .rip = stub_address(pt_image_after_syscall) - 2,
+        .rax = SYS_exit,
+        .orig_rax = (uint64_t)-1,
+        .cs = USER_CS,
+        .ss = USER_DS,
+        .eflags = EFLAGS_FIXED,
+    };
+    int status = 0;
+    t->regs_known = false;
+    int error = tracee_set_regs(t->tid, &regs);
+    do {                        /* it stops for signals from outside, which are passed over */
+        if (error || (error = tracee_cont(t->tid)) || (error = thread_wait(t, &status)))
+            return error == -ESRCH ? lost(t) : error;
+    } while (WIFSTOPPED(status));
+    if (WIFEXITED(status))
+        return 0;
+    thread_died(t, status);
+    return -ESRCH;
+}
+
 /* Sets bases that lie outside what PTRACE_SETREGS takes; -EFAULT when the processor refuses too. */
 int inject_bases(pt_thread *t, uint64_t fs_base, uint64_t gs_base)
 {

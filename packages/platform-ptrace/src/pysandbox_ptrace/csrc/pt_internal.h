@@ -64,12 +64,14 @@ struct pt_space {
     pt_platform *platform;
     pid_t pid;
     int pidfd;                  /* watch.c; -1 while it is not watched */
+    pid_t watched;              /* the thread that it is of */
     int nthreads;               /* not counting the dead ones */
     bool dying;                 /* one of its threads was killed: all are */
     int exit_status;            /* of the thread that was seen to die first */
     bool cloning;               /* it may have a thread that is not among `threads` yet */
     pt_thread *threads;
     pt_thread *pool;
+    int npool;
     pt_op *ops;                 /* queued changes, in order */
     size_t nops, ops_capacity;
     uint64_t generation;        /* counts the changes */
@@ -228,6 +230,7 @@ void watch_end(pt_space *s);
 /* inject.c */
 int inject_clone(pt_thread *t, unsigned long flags, pid_t *child);
 int inject_queue(pt_thread *t);
+int inject_exit(pt_thread *t);
 int inject_bases(pt_thread *t, uint64_t fs_base, uint64_t gs_base);
 
 /* context.c */

@@ -14,6 +14,8 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
+enum { POOL_MAX = 8 };          /* threads that a space keeps for contexts to come */
+
 static pt_thread **bucket(pt_platform *p, pid_t tid)
 {
     return &p->buckets[(unsigned)tid % PT_BUCKETS];
@@ -167,6 +169,7 @@ int thread_take(pt_space *s, pt_thread **taken)
     pt_thread *t = s->pool;
     if (t) {
         s->pool = t->next_in_pool;
+        s->npool--;
         *taken = t;
         return 0;
     }
@@ -199,13 +202,37 @@ int thread_take(pt_space *s, pt_thread **taken)
     return 0;
 }
 
+/* Has it exit: the host is not to keep more threads than a program has, but for a few. */
+static void end_thread(pt_thread *t)
+{
+    pt_space *s = t->space;
+    pt_platform *p = s->platform;
+    if (inject_exit(t))
+        return;                 /* its process was killed, and it is gone with it; or it stays */
+    pthread_mutex_lock(&p->kick_lock);
+    forget(t);
+    pthread_mutex_unlock(&p->kick_lock);
+    pt_thread **at = &s->threads;
+    while (*at != t)
+        at = &(*at)->next_in_space;
+    *at = t->next_in_space;
+    free(t);
+}
+
+/* A thread whose context has left it. What the space is watched by stays, see watch.c. */
 void thread_give(pt_thread *t)
 {
+    pt_space *s = t->space;
     t->context = NULL;
     if (thread_is_parked(t))
         return;
-    t->next_in_pool = t->space->pool;
-    t->space->pool = t;
+    if (s->npool >= POOL_MAX && t->tid != s->watched) {
+        end_thread(t);
+        return;
+    }
+    t->next_in_pool = s->pool;
+    s->pool = t;
+    s->npool++;
 }
 
 /*
@@ -336,6 +363,7 @@ void space_end(pt_space *s)
     }
     pthread_mutex_unlock(&p->kick_lock);
     s->threads = s->pool = NULL;
+    s->npool = 0;
     s->pid = 0;
     p->nprocesses--;
 }

@@ -65,6 +65,7 @@ void watch_begin(pt_space *s, pid_t tid)
     }
     watch_end(s);
     s->pidfd = pidfd;
+    s->watched = tid;
     p->watch.count++;
 }
 
@@ -77,6 +78,7 @@ void watch_end(pt_space *s)
     epoll_ctl(p->watch.epoll, EPOLL_CTL_DEL, s->pidfd, NULL);
     close(s->pidfd);
     s->pidfd = -1;
+    s->watched = 0;
     p->watch.count--;
 }
 
