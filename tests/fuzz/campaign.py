@@ -17,6 +17,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -32,7 +33,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 60
-LIMITS = ["--timeout", str(TIMEOUT_S), "--memory", "1G", "--pids", "200"]
+LIMITS = ["--timeout", str(TIMEOUT_S), "--pids", "200"]
 CALLS = 1500
 PROCESSES = 4
 COMPILE = ["-std=gnu11", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror"]
@@ -55,7 +56,7 @@ class Totals:
 
 def main() -> None:
     options = _options()
-    directory = options.directory.resolve()
+    directory = options.directory = options.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     programs = {name: _compile(name, directory) for name in set(FUZZERS)}
     if options.watched is not None:
@@ -66,7 +67,7 @@ def main() -> None:
     while time.monotonic() - begin < options.minutes * 60:
         watched = seed % 3 == 0 and not options.without_coverage
         program = programs["sequences" if watched else FUZZERS[seed % 7 % 3]]
-        _one_run(totals, program, seed, directory, options.platform, watched=watched)
+        _one_run(totals, program, seed, options, watched=watched)
         totals.runs += 1
         totals.seconds = time.monotonic() - begin
         (directory / "summary.json").write_text(json.dumps(asdict(totals), indent=2) + "\n")
@@ -83,6 +84,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--platform", default="auto")
+    parser.add_argument(
+        "--memory", default="1G", help="limit of each sandbox; little has processes killed for it"
+    )
     parser.add_argument("--without-coverage", action="store_true")
     parser.add_argument("--watched", type=int, metavar="SEED", help="one run, under coverage.py")
     return parser.parse_args()
@@ -96,8 +100,9 @@ def _compile(name: str, directory: Path) -> Path:
 
 
 def _one_run(
-    totals: Totals, program: Path, seed: int, directory: Path, platform: str, *, watched: bool
+    totals: Totals, program: Path, seed: int, options: argparse.Namespace, *, watched: bool
 ) -> None:
+    directory, platform = options.directory, options.platform
     variant = (
         "without a jail"
         if watched
@@ -109,6 +114,7 @@ def _one_run(
         command += ["--platform", platform]
     else:
         command = [sys.executable, "-m", "pysandbox", "run", "--platform", platform, *LIMITS]
+        command += ["--memory", options.memory]
         if bound:
             command += ["--bind", f"{bound}:/tmp:rw"]
         command += ["--", str(program), str(seed), str(CALLS), str(PROCESSES)]
@@ -116,9 +122,8 @@ def _one_run(
     reason = {124: "timeout", 125: "kernel failure", None: "hang"}.get(ended.status, "")
     if bound:
         shutil.rmtree(bound)
-    words = ended.output.split()
-    if b"survived" in words[:-1]:
-        totals.calls += int(words[words.index(b"survived") + 1])
+    survived = re.search(rb"survived (\d+) calls", ended.output)
+    totals.calls += int(survived[1]) if survived else 0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     totals.max_rss_kib = max(totals.max_rss_kib, usage.ru_maxrss)
     if reason:
