@@ -125,6 +125,16 @@ def test_binds(tmp_path: Path) -> None:
     assert single.stdout == b"the host's\n"
 
 
+@pytest.mark.parametrize("source", ["/proc", "/proc/self/status", "/sys"])
+def test_interfaces_of_the_hosts_kernel_are_no_binds(source: str) -> None:
+    """Nothing would be seen of them."""
+    ended = sh("ls /b", "--bind", f"{source}:/b")
+    assert ended.returncode == 125
+    assert ended.stdout == b""
+    words = f"pysandbox: bind source {source} is an interface of the host's kernel".encode()
+    assert ended.stderr.startswith(words)
+
+
 @pytest.mark.parametrize("mode", ["ro", "rw"])
 def test_mounts_in_mounts(mode: str, tmp_path: Path) -> None:
     """The deeper one is seen, in whatever order they are given: a tmpfs hides what a bind shows."""

@@ -62,7 +62,7 @@ class HostTree:
         self.root_stat = status
         self.descriptors_fd = host_open.open_descriptors()
         self.open_beneath = host_open.new_opener(root_fd)
-        self.hidden = _kernel_devices()
+        self.hidden = kernel_devices()
         """st_dev of what must not be entered."""
         self._directories: dict[HostDirectory, int] = {}
         """Open directories, the oldest first."""
@@ -284,7 +284,7 @@ def _names_on_the_way(paths: Iterable[bytes]) -> Mapping[bytes, Any]:
     return names
 
 
-def _kernel_devices() -> frozenset[int]:
+def kernel_devices() -> frozenset[int]:
     """st_dev of the host's mounted kernel interfaces, from /proc/self/mountinfo.
     proc_pid_mountinfo(5)"""
     found = set()

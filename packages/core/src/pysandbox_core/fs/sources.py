@@ -13,10 +13,14 @@ for the purpose (`--rootfs`) and binds are shown as they are: they were asked fo
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pysandbox_core.config import show
+from pysandbox_core.errors import SandboxError
+
 if TYPE_CHECKING:
-    from pysandbox_core.config import SandboxConfig
+    from pysandbox_core.config import Bind, SandboxConfig
 
 
 SECRETS = (
@@ -47,9 +51,21 @@ class Source:
 
 
 def find_sources(config: SandboxConfig) -> list[Source]:
-    """The root's first, then the binds' in their order."""
+    """The root's first, then the binds' in their order. SandboxError: one is never shown."""
     root = Source(config.rootfs)
     if os.path.exists(root.path) and os.path.samefile(root.path, b"/"):
         names = {*SECRETS, *[os.path.realpath(secret) for secret in SECRETS]}
         root.hidden = sorted(name[1:] for name in names)
-    return [root, *[Source(bind.source, writable=bind.writable) for bind in config.binds]]
+    return [root, *[_bind_source(bind) for bind in config.binds]]
+
+
+def _bind_source(bind: Bind) -> Source:
+    from pysandbox_core.fs.host_tree import kernel_devices
+
+    with suppress(OSError):  # who opens it says what is wrong
+        if os.stat(bind.source).st_dev in kernel_devices():
+            raise SandboxError(
+                f"bind source {show(bind.source)} is an interface of the host's kernel, which no "
+                "sandbox shows; it has a /proc, a /sys and a /dev of its own"
+            )
+    return Source(bind.source, writable=bind.writable)
