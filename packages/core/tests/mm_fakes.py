@@ -80,7 +80,9 @@ def new_kernel(limit: int | None = None) -> SimpleNamespace:
         early_stops=deque(),
         tasks={},
         groups={},
-        memory=SimpleNamespace(victims=[], grow=lambda amount, kill=True: None),
+        memory=SimpleNamespace(
+            victims=[], grow=lambda amount, kill=True: None, announce=lambda amount: None
+        ),
         log=log.append,
         messages=log,
     )

@@ -79,6 +79,9 @@ class Memory(FlatMemory):
     def range_count(self) -> int:
         return 1
 
+    def host_bytes(self) -> int:
+        return 0
+
     def release(self, task: object = None) -> None:
         self.users -= 1
         self.released = not self.users

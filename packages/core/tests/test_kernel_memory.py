@@ -93,6 +93,18 @@ def test_what_the_host_keeps_for_tasks_counts(
         assert dies(one)
 
 
+def test_the_page_tables_of_a_child_are_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have them made without the kernel hearing of it: all is mapped for it by then."""
+    with World(tmp_path, memory=64 * MEBIBYTE) as world:
+        process = world.process()
+        memory = measured(world, now=MEBIBYTE)
+        monkeypatch.setattr(process.task.mm, "host_bytes", lambda: STEP)
+        task_clone.clone(process.task, CloneArgs())
+        assert memory.taken == MEBIBYTE
+
+
 @pytest.mark.parametrize("flags", [0, THREAD])
 def test_who_is_killed_for_a_childs_memory_gets_no_child(tmp_path: Path, flags: int) -> None:
     """Nobody would kill the child."""

@@ -141,6 +141,10 @@ class KernelMemory:
         if self._hinted >= self._step:
             self._measure(kill)
 
+    def announce(self, amount: int) -> None:
+        """As `grow`, in the middle of something that can't fail: the next `grow` sees to it."""
+        self._hinted += amount
+
     def _anonymous(self) -> int:
         """Bytes of memory that are this process's alone. proc_pid_statm(5)"""
         _, resident, shared, _ = os.pread(self._statm, 128, 0).split(b" ", 3)

@@ -245,6 +245,41 @@ def test_page_tables_are_counted_where_a_program_makes_the_host_keep_many(kernel
     pages.decref()
 
 
+def test_page_tables_of_what_is_mapped_again_and_again_are_counted(
+    kernel, mm, tmp_path, monkeypatch
+):
+    """A file has its pages once, but tables in each mapping; what is announced is as much."""
+    announced: list[int] = []
+    monkeypatch.setattr(kernel.memory, "announce", announced.append)
+    size, count = 64 << 20, 20
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", size)
+    file = HostFile(tmp_path / "file")
+    before = mm.host_bytes()
+    for at in range(BASE, BASE + count * size, size):
+        mm.mmap(None, at, size, PROT_READ, MAP_SHARED | MAP_FIXED, file, 0)
+        Program(mm).read(at, 1)
+    tables = count * size >> 21
+    assert 1 <= (mm.host_bytes() - before) / (tables * PAGE_SIZE) < 1.1
+    assert 1 <= sum(announced) / (tables * PAGE_SIZE) < 1.1
+    mm.release()
+    file.decref()
+
+
+def test_a_file_of_holes_is_mapped_where_it_is_reached(mm, tmp_path):
+    """A tebibyte would have two gibibytes of page tables."""
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", 1 << 40)
+    file = HostFile(tmp_path / "file")
+    before = mm.host_bytes()
+    at = mm.mmap(None, 0, 1 << 40, PROT_READ, MAP_SHARED, file, 0)
+    for offset in (0, 1 << 39, (1 << 40) - 1):
+        assert Program(mm).read(at + offset, 1) == b"\0"
+    assert 0 < mm.host_bytes() - before < 1 << 20
+    mm.release()
+    file.decref()
+
+
 def test_letting_go_of_a_file_looks_at_no_other(kernel, mm):
     """A program may have 65530 of them mapped, and take all away with one call."""
 

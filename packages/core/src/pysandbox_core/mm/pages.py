@@ -28,7 +28,7 @@ from pysandbox_core.abi.mman import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SI_KER
 from pysandbox_core.errors import LinuxError, linux_errors
 from pysandbox_core.kernel_memory import MAPPING
 from pysandbox_core.mm.extents import EXTENT_SHIFT, EXTENT_SIZE
-from pysandbox_core.mm.state import STACK_GUARD_GAP, MmState
+from pysandbox_core.mm.state import STACK_GUARD_GAP, TABLE_SHIFT, MmState
 from pysandbox_core.mm.vma import HOST_PROT, VM_GROWSDOWN, VM_LOCKED, VM_SHARED, Piece, Vma
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ EAGER_MAX = 2 << 20
 """Bytes of private anonymous memory that are granted at once, when mapped."""
 EAGER_COPY_MAX = 64 << 10
 """Bytes of a private writable file mapping (a .data section) that are copied when mapped."""
+FILE_WINDOW = 64 << 20
+"""Bytes of a host file that are mapped at once. It may be all holes and have any size, and there are
+page tables for what is mapped: with some platforms from then on, and they count as if with all."""
 RUN = 32 << 10
 """Bytes copied by one copy-on-write fault. Copying costs 2 us a page, a fault's round trip 15
 us."""
@@ -225,14 +228,14 @@ class MmPages(MmState):
     def _map_file(
         self, vma: Vma, mappable: Mappable, start: int, end: int, addr: int, write: bool
     ) -> None:
-        """Map a file's own pages: all of the gap for a host file, a window of it otherwise."""
+        """Map a file's own pages: a window of the gap, a large one for a host file."""
         private = not vma.flags & VM_SHARED
         if not mappable.can_map(bool(vma.prot & PROT_EXEC)):
             start, end = max(start, addr & -RUN), min(end, (addr & -RUN) + RUN)
             self._copy_file(vma, mappable, start, end, addr)
             return
-        if mappable.in_memory_file:
-            start, end = max(start, addr & -EAGER_MAX), min(end, (addr & -EAGER_MAX) + EAGER_MAX)
+        size = EAGER_MAX if mappable.in_memory_file else FILE_WINDOW
+        start, end = max(start, addr & -size), min(end, (addr & -size) + size)
         delta = vma.delta
         found = mappable.frames(start + delta, end - start, write)
         if sum(frame[2] for frame in found) <= addr - start:
@@ -316,6 +319,7 @@ class MmPages(MmState):
         """AddressSpace.map, counted."""
         self.mappings_left -= 2
         self.changes += 1
+        self.kernel.memory.announce(((length >> TABLE_SHIFT) + 1) * PAGE_SIZE)  # page tables
         self.address_space.map(addr, length, prot, fd, offset)
 
     def host_protect(self, addr: int, length: int, prot: int) -> None:

@@ -31,7 +31,7 @@ TASK_SIZE = 0x7FFFFFFFF000
 """End of user addresses with four-level page tables."""
 
 _STALE_MAX = 16
-_TABLE_SHIFT = 21
+TABLE_SHIFT = 21
 _ABOVE_SHIFT = 30
 """Of the addresses that one page of page tables covers, and one of those above them."""
 _SPACE_BYTES = 32 << 10
@@ -130,16 +130,17 @@ class MmState:
 
     def host_bytes(self) -> int:
         """About what the host's own kernel keeps for the address space: page tables above all. A
-        page far from others has one of 512 to itself, and perhaps one above that; of a long run
-        those at its ends are counted. Found anew when an eighth of it may have changed."""
+        page far from others has one of 512 to itself, and perhaps one above that. Frames and files
+        may be mapped any number of times, so that a long run's tables count too, touched or not.
+        Found anew when an eighth of it may have changed."""
         count = len(self.pages)
         if self.changes * 8 > count or abs(count - self._host_ranges) * 8 > self._host_ranges:
             tables = 0
-            for shift in (_TABLE_SHIFT, _ABOVE_SHIFT):
+            for shift in (TABLE_SHIFT, _ABOVE_SHIFT):
                 before = -1
                 for start, end in zip(self.pages.starts, self.pages.ends, strict=True):
                     first, last = start >> shift, end - 1 >> shift
-                    tables += (first != before) + (last != first)
+                    tables += (first != before) + last - first
                     before = last
             self._host_bytes = _SPACE_BYTES + tables * PAGE_SIZE + count * _HOST_MAPPING_BYTES
             self._host_ranges = count
