@@ -10,10 +10,10 @@ from errno import EAGAIN, EINVAL, EOPNOTSUPP, EPERM
 import pytest
 from harness import BASE, Harness
 from pysandbox_core import task_signals
-from pysandbox_core.abi.signal import SIGALRM, SIGRTMIN, SIGUSR1, SIGVTALRM
+from pysandbox_core.abi.signal import SIG_IGN, SIGALRM, SIGRTMIN, SIGUSR1, SIGVTALRM
 from pysandbox_core.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME, ITIMERSPEC
 from pysandbox_core.mm.io_buffer import BytesSink
-from pysandbox_core.signals import TIMER_FIELDS
+from pysandbox_core.signals import TIMER_FIELDS, SignalAction
 from pysandbox_core.syscalls import timerfd as fd_calls
 from pysandbox_core.syscalls import timers as calls
 from pysandbox_core.task import Task
@@ -157,6 +157,33 @@ def test_timer_signals_with_overruns(harness: Harness) -> None:
     assert harness.call(lambda task: calls.timer_delete(task, 0), task) == 0
     assert harness.kernel.timers.next_deadline_ns() is None
     assert harness.call(lambda task: calls.timer_delete(task, 0), task) == -EINVAL
+
+
+@pytest.mark.parametrize("of_process", [False, True], ids=["posix", "interval"])
+def test_timer_whose_signal_is_ignored_pauses(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, of_process: bool
+) -> None:
+    """It would expire a million times a second."""
+    task = harness.task()
+    task.sighand.actions[SIGALRM] = SignalAction(SIG_IGN, 0, 0, 0)
+    sent = []
+    send = task_signals.send
+    monkeypatch.setattr(task_signals, "send", lambda *args: sent.append(args) or send(*args))
+    if of_process:
+        harness.mm.pack(SPEC, ITIMERSPEC, 0, 1, 0, 1)
+        assert harness.call(lambda task: calls.setitimer(task, 0, SPEC, 0), task) == 0
+    else:
+        create(harness, task, calls.SIGEV_SIGNAL, SIGALRM)
+        assert arm(harness, task, 1, 1) == 0
+    wait_until(harness, time.monotonic_ns() + 40 * MS)
+    assert 1 <= len(sent) <= 6
+    task.sighand.actions[SIGALRM] = SignalAction(BASE, 0, 0, 0)
+    deadline_ns = harness.kernel.timers.next_deadline_ns()
+    wait_until(harness, deadline_ns)
+    assert task.group.pending.mask == 1 << (SIGALRM - 1)
+    assert harness.kernel.timers.next_deadline_ns() is None
+    task_signals.dequeue(task, 0)  # it is heard again
+    assert harness.kernel.timers.next_deadline_ns() < time.monotonic_ns() + MS
 
 
 def test_timer_for_a_thread(harness: Harness) -> None:

@@ -39,8 +39,8 @@ EAGER_MAX = 2 << 20
 EAGER_COPY_MAX = 64 << 10
 """Bytes of a private writable file mapping (a .data section) that are copied when mapped."""
 FILE_WINDOW = 64 << 20
-"""Bytes of a host file that are mapped at once. It may be all holes and have any size, and there are
-page tables for what is mapped: with some platforms from then on, and they count as if with all."""
+"""Bytes of a host file that are mapped at once. It may be all holes and have any size, and there
+are page tables for what is mapped: with some platforms from then on, and they count with all."""
 RUN = 32 << 10
 """Bytes copied by one copy-on-write fault. Copying costs 2 us a page, a fault's round trip 15
 us."""

@@ -3,7 +3,9 @@
 Linux: kernel/time/posix-timers.c, itimer.c, posix-cpu-timers.c.
 
 A periodic timer is armed anew only when its signal has been taken, and the periods that passed
-meanwhile count as overruns: a process that blocks or ignores the signal causes no further wake-up.
+meanwhile count as overruns: a process that blocks the signal causes no further wake-up. One whose
+signal comes to nothing (it is ignored, pending from elsewhere, its thread has gone) goes on by
+itself, ever more rarely, up to MAX_UNHEARD_NS apart: it would keep the kernel busy for nobody.
 
 Timers of CPU clocks are looked at when they could have expired at the earliest, were all threads
 running; while nobody runs, ever more rarely, up to MAX_CPU_CHECK_NS apart.
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 MIN_CPU_CHECK_NS = 1_000_000
 MAX_CPU_CHECK_NS = 100_000_000
+MIN_UNHEARD_NS = 1_000_000
+MAX_UNHEARD_NS = 100_000_000
 OVERRUN_MAX = 0x7FFFFFFF
 """DELAYTIMER_MAX"""
 
@@ -117,8 +121,8 @@ class PosixTimer:
     """One timer of timer_create(2). `signo` is 0 for SIGEV_NONE."""
 
     __slots__ = (
-        "_countdown", "_epoch", "_expired_ns", "clock_id", "interval_ns", "notify", "overrun",
-        "signo", "target", "timer_id", "value",
+        "_countdown", "_epoch", "_expired_ns", "_pause_ns", "clock_id", "interval_ns", "notify",
+        "overrun", "signo", "target", "timer_id", "value",
     )  # fmt: skip
 
     def __init__(
@@ -145,13 +149,15 @@ class PosixTimer:
         self._countdown = Countdown(group, clock, self._fire)
         self._expired_ns = 0
         """When it expired, while its signal is pending."""
+        self._pause_ns = 0
+        """Before it expires again; not 0 while its signals come to nothing."""
         self._epoch = 0
         """Counts settings: a signal of an earlier one arms nothing."""
 
     def settime(self, until_ns: int, interval_ns: int) -> None:
         """Expire at `until_ns` of its clock (0: not at all) and then every `interval_ns`."""
         self._epoch += 1
-        self._expired_ns = 0
+        self._expired_ns = self._pause_ns = 0
         self.overrun = 0
         self.interval_ns = interval_ns
         if until_ns:
@@ -185,6 +191,7 @@ class PosixTimer:
             queued = task_signals.send(self.target, self.signo, info)
         except LinuxError:
             queued = False
+        self._pause_ns = _pause_after(queued, self._pause_ns)
         if not queued:
             self._go_on()
 
@@ -201,27 +208,33 @@ class PosixTimer:
         if not self.interval_ns:
             self._expired_ns = 0
             return 0
-        missed = (self._countdown.now_ns() - expired_ns) // self.interval_ns
+        missed = (self._countdown.now_ns() + self._pause_ns - expired_ns) // self.interval_ns
         self._expired_ns = 0
         self._countdown.arm(expired_ns + (missed + 1) * self.interval_ns)
         return min(missed, OVERRUN_MAX)
 
 
+def _pause_after(queued: bool, pause_ns: int) -> int:
+    """How long a timer is to pause after its signal, if that came to nothing; it paused `pause_ns`
+    before it."""
+    return 0 if queued else min(max(pause_ns * 2, MIN_UNHEARD_NS), MAX_UNHEARD_NS)
+
+
 class IntervalTimer:
     """One of the three timers of setitimer(2)."""
 
-    __slots__ = ("_countdown", "_expired_ns", "_group", "_signo", "interval_ns")
+    __slots__ = ("_countdown", "_expired_ns", "_group", "_pause_ns", "_signo", "interval_ns")
 
     def __init__(self, group: ThreadGroup, clock: CpuClock | None, signo: int) -> None:
         self._group = group
         self._signo = signo
         self._countdown = Countdown(group, clock, self._fire)
-        self._expired_ns = 0
+        self._expired_ns = self._pause_ns = 0
         self.interval_ns = 0
 
     def set(self, interval_ns: int, value_ns: int) -> None:
         self.interval_ns = interval_ns
-        self._expired_ns = 0
+        self._expired_ns = self._pause_ns = 0
         if value_ns:
             self._countdown.arm(self._countdown.now_ns() + value_ns)
         else:
@@ -237,13 +250,17 @@ class IntervalTimer:
         if self._countdown.clock is None:
             info.on_collect = lambda info: self._go_on(expired_ns)
         queued = task_signals.send(self._group, self._signo, info)
-        if self._countdown.clock is not None or not queued:
+        if self._countdown.clock is not None:
+            self._go_on(expired_ns)
+            return
+        self._pause_ns = _pause_after(queued, self._pause_ns)
+        if not queued:
             self._go_on(expired_ns)
 
     def _go_on(self, expired_ns: int) -> None:
         if self.interval_ns and expired_ns == self._expired_ns:
             self._expired_ns = 0
-            missed = (self._countdown.now_ns() - expired_ns) // self.interval_ns
+            missed = (self._countdown.now_ns() + self._pause_ns - expired_ns) // self.interval_ns
             self._countdown.arm(expired_ns + (missed + 1) * self.interval_ns)
 
 
