@@ -46,6 +46,13 @@ def fill(process: Process, size: int) -> None:
         mm.write(addr, b"x")
 
 
+def page_tables() -> int:
+    """Bytes that the host keeps for this process."""
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("VmPTE:"))
+    return int(line.split()[1]) << 10
+
+
 def dies(process: Process) -> bool:
     return process.task.group.group_exit_code == SIGKILL
 
@@ -91,6 +98,34 @@ def test_what_the_host_keeps_for_tasks_counts(
         monkeypatch.setattr(platform, "host_bytes", lambda: 65 * MEBIBYTE)
         memory.grow(STEP)
         assert dies(one)
+
+
+def test_this_process_s_page_tables_count_and_are_given_back(tmp_path: Path) -> None:
+    """They stay when what was reached through them is gone."""
+    with World(tmp_path, memory=64 * MEBIBYTE) as world:
+        process = world.process()
+        process.task.group.oom_score_adj = oom.OOM_SCORE_ADJ_MIN
+        memory = measured(world)
+        mm, file = process.task.mm, world.kernel.memory_file
+        kept = mm.mmap(
+            process.task, 0, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE_ANONYMOUS, None, 0
+        )
+        mm.write(kept, b"kept")
+        before = page_tables()
+        count = 600
+        for extent in [file.take_extent() for _ in range(count)]:
+            assert file.claim(extent, PAGE_SIZE)
+            file.view[extent] = 1
+            file.decref(extent, PAGE_SIZE)
+        file.flush()
+        memory.grow(STEP)
+        assert page_tables() - before >= count * PAGE_SIZE
+        assert file.reserved >= count * PAGE_SIZE
+        memory.now = 100 * MEBIBYTE
+        with pytest.raises(LinuxError):
+            memory.grow(STEP)
+        assert page_tables() - before < count * PAGE_SIZE // 4
+        assert mm.read(kept, 4) == b"kept"
 
 
 def test_the_page_tables_of_a_child_are_announced(

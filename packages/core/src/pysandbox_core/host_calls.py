@@ -8,10 +8,13 @@ do.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
 from contextlib import suppress
 from typing import Any
+
+from pysandbox_core.abi.mman import MAP_FIXED, MAP_NORESERVE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -20,6 +23,7 @@ _syscall.restype = ctypes.c_long
 _syscall.argtypes = [ctypes.c_long] + [ctypes.c_void_p] * 6
 
 # asm/unistd_64.h
+_SYS_MMAP = 9
 _SYS_FALLOCATE = 285
 _SYS_FACCESSAT2 = 439
 _SYS_SETNS = 308
@@ -72,6 +76,12 @@ def openat2(directory_fd: int, path: bytes, flags: int, mode: int, resolve: int)
 def renameat2(old_fd: int, old_name: bytes, new_fd: int, new_name: bytes, flags: int) -> None:
     """renameat2(2)"""
     _call(_SYS_RENAMEAT2, old_fd, old_name, new_fd, new_name, flags)
+
+
+def mmap_again(addr: int, length: int, fd: int) -> None:
+    """mmap(2), in the place of a mapping of the same: shared, from the start of the file."""
+    prot, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | MAP_FIXED | MAP_NORESERVE
+    _call(_SYS_MMAP, addr, length, prot, flags, fd, 0)
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

@@ -6,7 +6,8 @@ that the host says this process has, less what it had when the sandbox had boote
 kernel grow says so beforehand, by `grow`, with about how much; that is an addition and a
 comparison, and it decides only when to measure next, a mebibyte later at most. Nothing is to be
 said when memory is let go of, so nothing can be forgotten. What the host's own kernel keeps for
-programs' address spaces (page tables) and tasks (a stub's thread) is estimated and added.
+programs' address spaces (page tables) and tasks (a stub's thread) is estimated and added, and the
+page tables of this process, which grow with what it reaches of programs' memory, measured.
 
 With a limit of the sandbox's memory, kernel objects and programs' pages count against it together.
 Without one, kernel objects have a bound of their own (`default_bound`). At the limit garbage is
@@ -61,6 +62,7 @@ _PLATFORM_SHARE = 8
 STEP = 1 << 20
 _STEP_MIN = 1 << 16
 _M_MMAP_THRESHOLD = -3
+_TABLES_MANY = 1 << 20
 _LARGE = 1 << 20
 """Bytes of a block that is mapped by itself."""
 _OVERDRAFT = 16 << 20
@@ -80,12 +82,12 @@ class KernelMemory:
     """Of one kernel. Measures nothing, and so limits nothing, before `start`."""
 
     __slots__ = (
-        "_base", "_expected", "_hinted", "_kernel", "_retained", "_statm", "_step", "bound",
-        "max_files", "taken", "victims",
+        "_base", "_expected", "_hinted", "_kernel", "_retained", "_statm", "_status", "_step",
+        "_tables_base", "bound", "max_files", "taken", "victims",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel) -> None:
-        self._statm = -1
+        self._statm = self._status = -1
         self._kernel = kernel
         limit = kernel.config.memory
         self.bound = default_bound() if limit is None else limit
@@ -99,7 +101,7 @@ class KernelMemory:
         self._hinted = 0
         """Bytes announced since."""
         self._step = STEP
-        self._base = 0
+        self._base = self._tables_base = 0
         self._retained = 0
         """Bytes that were let go of and that the allocator keeps for reuse."""
         self._expected: int | None = None
@@ -115,13 +117,16 @@ class KernelMemory:
             self.max_files = min(self.max_files, max(files - FILES_RESERVED, files // 2))
         with suppress(OSError):
             self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+            self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
             self._base = self._anonymous() + ALLOWANCE
+            self._tables_base = self._page_tables()
             self._kernel.memory_file.remeasure = self._remeasure
             _map_large_blocks()
 
     def __del__(self) -> None:
-        if self._statm >= 0:
-            os.close(self._statm)
+        for fd in (self._statm, self._status):
+            if fd >= 0:
+                os.close(fd)
 
     def set_backstop(self) -> None:
         """Have the host refuse this process more than the bound and ample room. setrlimit(2)"""
@@ -150,6 +155,11 @@ class KernelMemory:
         _, resident, shared, _ = os.pread(self._statm, 128, 0).split(b" ", 3)
         return (int(resident) - int(shared)) * PAGE_SIZE
 
+    def _page_tables(self) -> int:
+        """Bytes of page tables that the host keeps for this process. proc_pid_status(5)"""
+        _, _, found = os.pread(self._status, 1 << 14, 0).partition(b"\nVmPTE:")
+        return int(found.split(None, 1)[0]) << 10 if found else 0
+
     def _update(self) -> int:
         """Measure; by how much the limit is exceeded, negative if there is room."""
         memory_file = self._kernel.memory_file
@@ -157,6 +167,7 @@ class KernelMemory:
         self.taken = max(0, self._anonymous() - self._base)
         of_the_host = sum(space.host_bytes() for space in memory_file.spaces)
         of_the_host += self._kernel.platform.host_bytes()
+        of_the_host += max(0, self._page_tables() - self._tables_base)
         if memory_file.limit is None:
             return self.taken - self._retained + of_the_host - self.bound
         memory_file.reserved = max(0, self.taken - self._retained) + of_the_host
@@ -186,6 +197,7 @@ class KernelMemory:
         from pysandbox_core import oom
 
         _trim_heap()
+        self._trim_tables()
         excess = self._update()
         if excess > 0 and self._expected is not None and not oom.dying(self._kernel):
             self._forgive(excess)
@@ -209,6 +221,7 @@ class KernelMemory:
         kernel.mounts.dentries.sweep()
         gc.collect()
         _trim_heap()
+        self._trim_tables()
         excess = self._update() + announced
         if excess > 0 and self._expected is not None:
             self._forgive(excess)
@@ -221,6 +234,11 @@ class KernelMemory:
             return
         kernel.account.reach("memory", "a call that needs memory of the kernel's failed")
         raise LinuxError(ENOMEM)
+
+    def _trim_tables(self) -> None:
+        """Give the host back page tables, if there are many: those that are needed come again."""
+        if self._page_tables() - self._tables_base > _TABLES_MANY:
+            self._kernel.memory_file.map_anew()
 
 
 def _map_large_blocks() -> None:

@@ -188,6 +188,15 @@ class MemoryFile:
             self._pending = RangeMap()
             self._pending_bytes = 0
 
+    def map_anew(self) -> None:
+        """Have the host forget the page tables of `mapping`, which has one for every 2 MiB that was
+        ever reached, whatever has become of the frames."""
+        from ctypes import addressof, c_char
+
+        from pysandbox_core.host_calls import mmap_again
+
+        mmap_again(addressof(c_char.from_buffer(self.mapping)), self.SIZE, self.fd)
+
     def zero(self, offset: int, length: int) -> None:
         """Make frames in use read as zeros again, and give their memory back."""
         self.mapping.madvise(mmap.MADV_REMOVE, offset, length)
