@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from pysandbox_platform import registers_amd64 as reg
 from pysandbox_platform.conformance import Guest
 from pysandbox_platform.conformance import code_amd64 as asm
 from pysandbox_platform.conformance.kit import CODE, DATA
@@ -82,6 +83,28 @@ def leave_one_hole(hole: int, size: int) -> list[tuple[int, int]]:
             taken.append((at, last - at))
         at = end
     return taken
+
+
+def test_what_kvm_keeps_for_arenas_counts_and_is_given_back(guest: Guest, large_file: int) -> None:
+    """A window for each page: a program can have them by the thousand."""
+    platform, code = guest.platform, asm.load(asm.RBX, asm.RDI) + asm.SYSCALL
+    os.ftruncate(large_file, 1 << 40)
+    for number in range(3):
+        os.pwrite(large_file, bytes([number]), number * 800 * WINDOW)
+    before = platform.host_bytes()
+    assert before < 2 << 20
+    for _ in range(2):
+        space = guest.space(code)
+        for number in range(1600):
+            space.map(DATA + number * PAGE_SIZE, PAGE_SIZE, READ_WRITE, large_file, number * WINDOW)
+        assert platform.host_bytes() - before > 1600 * WINDOW // PAGE_SIZE * 8
+        for number in range(2):
+            context = guest.context(rdi=DATA + number * 800 * PAGE_SIZE)
+            guest.run_to_syscall(context, space)
+            assert context.regs[reg.RBX] & 0xFF == number
+            context.release()
+        space.release()
+        assert platform.host_bytes() - before < 8 << 20
 
 
 def test_what_lies_between_two_arenas_is_left_alone(guest: Guest, large_file: int) -> None:

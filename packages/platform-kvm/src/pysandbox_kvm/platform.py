@@ -68,6 +68,9 @@ class KvmPlatform(NativePlatform):
 
         return probe()
 
+    def host_bytes(self) -> int:
+        return lib.kv_host_bytes(self._native)
+
     def new_address_space(self) -> KvmAddressSpace:
         return KvmAddressSpace(self)
 

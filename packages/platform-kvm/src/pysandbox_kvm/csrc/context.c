@@ -105,7 +105,7 @@ int kv_resume(kv_context *view, kv_space *s)
         return -EBADF;
     if (c->state != KV_IDLE)
         return kv_fail(p, -EBUSY, "resume of a context that is running");
-    int error = p->nstale ? stale_flush(p) : p->stale_error;
+    int error = p->nstale || windows_are_many(p) ? stale_flush(p) : p->stale_error;
     if (error)
         return error;
     c->space = s;

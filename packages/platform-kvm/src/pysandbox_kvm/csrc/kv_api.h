@@ -49,6 +49,7 @@ int kv_flavour(const kv_platform *p);
 int kv_vcpu_count(const kv_platform *p);
 int kv_stats_fd(kv_platform *p, int vcpu);  /* KVM's statistics of a vCPU; the caller closes it */
 uint64_t kv_table_count(const kv_platform *p);
+uint64_t kv_host_bytes(const kv_platform *p);
 
 /* Address spaces. */
 kv_space *kv_space_new(kv_platform *p);

@@ -150,6 +150,7 @@ struct kv_platform {
     struct {                    /* windows.c */
         kv_arena *arenas[MAX_ARENAS];
         int narenas;
+        int nslots, nempty;     /* arenas that have one; of these, those without a window */
         kv_window **buckets;
         size_t nbuckets, count;
         kv_window *unused, **unused_tail;       /* those that nothing refers to, oldest first */
@@ -279,6 +280,8 @@ bool tree_take_away(kv_space *s);
 bool page_is_beyond(uint8_t *page);
 
 /* windows.c: host files in guest-physical memory. */
+enum { KEEP_UNUSED = 64, MANY_ARENAS = 16, KEEP_OF_MANY = 8 };
+
 struct kv_window {
     uint64_t dev, ino;
     int64_t changed_s, changed_ns;      /* of a file that is only read; see windows.c */
@@ -300,6 +303,12 @@ uint8_t *window_memory(const kv_platform *p, uint64_t gpa);
 void window_use(kv_platform *p, kv_window *w, uint64_t npages);
 void window_unuse(kv_platform *p, kv_window *w);
 void windows_trim(kv_platform *p);
+
+/* Is there something to trim? A window that is kept keeps its arena's slot. */
+static inline bool windows_are_many(const kv_platform *p)
+{
+    return p->windows.nunused > (p->windows.nslots > MANY_ARENAS ? KEEP_OF_MANY : KEEP_UNUSED);
+}
 
 /* stale.c */
 void stale_add(kv_platform *p, uint64_t gpa);

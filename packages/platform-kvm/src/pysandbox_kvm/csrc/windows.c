@@ -5,6 +5,10 @@
  * process's mappings when the guest first reaches it, so files come and go in an arena without
  * another call to KVM; a page beyond a file's end is then KVM_RUN's EFAULT, not a SIGBUS here.
  *
+ * For each page of a slot KVM keeps where it is mapped from, used or not, and a program may take a
+ * window for every page that it has: kv_host_bytes() counts that, and an arena in which there is no
+ * window gives its slot back, but for a few. Its addresses stay.
+ *
  * A file is known by device and inode number. One that is only read also by the time of its last
  * change, since overlayfs keeps these numbers when it copies a file up; with a writable descriptor
  * it has done so. A large file is taken in pieces of 16 MiB, a small one of 2 MiB.
@@ -28,10 +32,14 @@
 
 enum { ARENA_SHIFT = 28, UNIT_SHIFT = 21, UNITS = 1 << (ARENA_SHIFT - UNIT_SHIFT) };
 enum { SMALL_SHIFT = 21, LARGE_SHIFT = 24 };
-enum { KEEP_UNUSED = 64, FIRST_BUCKETS = 256 };
+enum { FIRST_BUCKETS = 256, KEEP_EMPTY = 2 };
+enum { SLOT_BYTES = 10 };       /* for a page: struct kvm_rmap_head, and a count of write tracking */
+enum { MAPPING_BYTES = 200 };   /* of a window: struct vm_area_struct */
 
 struct kv_arena {
     uint8_t *memory;
+    int slot;
+    bool has_slot;
     int nfree;
     kv_window *units[UNITS];    /* what lies there; NULL where free */
 };
@@ -61,6 +69,11 @@ void windows_close(kv_platform *p)
     p->windows.narenas = 0;
 }
 
+static uint64_t arena_gpa(int number)
+{
+    return ARENAS_GPA + (uint64_t)number * ARENA_SIZE;
+}
+
 static int arena_new(kv_platform *p)
 {
     if (p->windows.narenas == MAX_ARENAS)
@@ -75,13 +88,16 @@ static int arena_new(kv_platform *p)
         return kv_fail(p, -errno, "addresses for windows: %s", strerror(errno));
     }
     madvise(a->memory, ARENA_SIZE, MADV_DONTFORK);
-    uint64_t gpa = ARENAS_GPA + (uint64_t)p->windows.narenas * ARENA_SIZE;
-    int slot = vm_add_slot(p, gpa, a->memory, ARENA_SIZE);
-    if (slot < 0) {
+    a->slot = vm_add_slot(p, arena_gpa(p->windows.narenas), a->memory, ARENA_SIZE);
+    if (a->slot < 0) {
+        int error = a->slot;
         munmap(a->memory, ARENA_SIZE);
         free(a);
-        return slot;
+        return error;
     }
+    a->has_slot = true;
+    p->windows.nslots++;
+    p->windows.nempty++;
     a->nfree = UNITS;
     p->windows.arenas[p->windows.narenas++] = a;
     return 0;
@@ -98,11 +114,38 @@ static int units_find(const kv_arena *a, int n)
     return -1;
 }
 
-static void units_set(kv_arena *a, int at, int n, kv_window *w)
+static void units_set(kv_platform *p, kv_arena *a, int at, int n, kv_window *w)
 {
     for (int i = 0; i < n; i++)
         a->units[at + i] = w;
+    p->windows.nempty -= a->nfree == UNITS;
     a->nfree += w ? -n : n;
+    p->windows.nempty += a->nfree == UNITS;
+}
+
+/* An arena without a slot is to be used again. */
+static int arena_show(kv_platform *p, int number)
+{
+    kv_arena *a = p->windows.arenas[number];
+    int error = a->has_slot ? 0 : vm_set_slot(p, a->slot, arena_gpa(number), a->memory, ARENA_SIZE);
+    if (error || a->has_slot)
+        return error;
+    a->has_slot = true;
+    p->windows.nslots++;
+    p->windows.nempty++;
+    return 0;
+}
+
+/* An arena in which there is nothing any more gives its slot back, if there are others. */
+static void arena_hide(kv_platform *p, int number)
+{
+    kv_arena *a = p->windows.arenas[number];
+    if (a->nfree < UNITS || p->windows.nempty <= KEEP_EMPTY ||
+        vm_set_slot(p, a->slot, arena_gpa(number), a->memory, 0))
+        return;
+    a->has_slot = false;
+    p->windows.nslots--;
+    p->windows.nempty--;
 }
 
 /* Gives a window its addresses. */
@@ -119,10 +162,13 @@ static int place(kv_platform *p, kv_window *w)
         int at = units_find(a, n);
         if (at < 0)
             continue;
-        units_set(a, at, n, w);
+        int error = arena_show(p, i);
+        if (error)
+            return error;
+        units_set(p, a, at, n, w);
         uint64_t offset = (uint64_t)at << UNIT_SHIFT;
         w->memory = a->memory + offset;
-        w->gpa = ARENAS_GPA + (uint64_t)i * ARENA_SIZE + offset;
+        w->gpa = arena_gpa(i) + offset;
         return 0;
     }
 }
@@ -130,8 +176,10 @@ static int place(kv_platform *p, kv_window *w)
 static void displace(kv_platform *p, kv_window *w)
 {
     uint64_t at = w->gpa - ARENAS_GPA;
-    units_set(p->windows.arenas[at >> ARENA_SHIFT], (int)(at % ARENA_SIZE >> UNIT_SHIFT),
+    int number = (int)(at >> ARENA_SHIFT);
+    units_set(p, p->windows.arenas[number], (int)(at % ARENA_SIZE >> UNIT_SHIFT),
               1 << (w->shift - UNIT_SHIFT), NULL);
+    arena_hide(p, number);
 }
 
 kv_window *window_at(const kv_platform *p, uint64_t gpa)
@@ -304,6 +352,13 @@ static void window_end(kv_platform *p, kv_window *w)
 /* Ends the oldest of those that nothing refers to, also not what is stale. */
 void windows_trim(kv_platform *p)
 {
-    while (p->windows.nunused > KEEP_UNUSED)
+    while (windows_are_many(p))
         window_end(p, p->windows.unused);
+}
+
+/* About what the host keeps for what is mapped here, but for page tables. */
+uint64_t kv_host_bytes(const kv_platform *p)
+{
+    return (uint64_t)p->windows.nslots * (ARENA_SIZE / KV_PAGE) * SLOT_BYTES +
+           p->windows.count * MAPPING_BYTES;
 }
