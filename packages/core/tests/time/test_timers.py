@@ -17,6 +17,7 @@ from pysandbox_core.signals import TIMER_FIELDS, SignalAction
 from pysandbox_core.syscalls import timerfd as fd_calls
 from pysandbox_core.syscalls import timers as calls
 from pysandbox_core.task import Task
+from pysandbox_core.time import process_timers
 from pysandbox_core.waiting import POLLIN
 
 SPEC = BASE + 0x100
@@ -184,6 +185,28 @@ def test_timer_whose_signal_is_ignored_pauses(
     assert harness.kernel.timers.next_deadline_ns() is None
     task_signals.dequeue(task, 0)  # it is heard again
     assert harness.kernel.timers.next_deadline_ns() < time.monotonic_ns() + MS
+
+
+def test_many_timers_of_a_process_that_sleeps(harness: Harness) -> None:
+    """They are not looked at more often for being many."""
+    task = harness.task()
+    looks = []
+    before = process_timers._watched.count
+
+    def clock() -> int:
+        looks.append(1)
+        return 1
+
+    ours = [process_timers.Countdown(task.group, clock, list) for _ in range(400)]
+    for countdown in ours:
+        countdown.arm(2)
+    wait_until(harness, time.monotonic_ns() + 600 * MS)
+    looks.clear()
+    wait_until(harness, time.monotonic_ns() + 800 * MS)
+    assert len(looks) <= 800
+    for countdown in ours:
+        countdown.disarm()
+    assert process_timers._watched.count == before
 
 
 def test_timer_for_a_thread(harness: Harness) -> None:

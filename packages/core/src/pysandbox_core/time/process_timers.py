@@ -8,7 +8,8 @@ signal comes to nothing (it is ignored, pending from elsewhere, its thread has g
 itself, ever more rarely, up to MAX_UNHEARD_NS apart: it would keep the kernel busy for nobody.
 
 Timers of CPU clocks are looked at when they could have expired at the earliest, were all threads
-running; while nobody runs, ever more rarely, up to MAX_CPU_CHECK_NS apart.
+running; while nobody runs, ever more rarely, up to MAX_CPU_CHECK_NS apart, and where they are
+many not more than one of them every CPU_CHECKS_APART_NS.
 
 Interface: `of(group)` has them; they end with the process, and the POSIX ones with execve
 (`delete_posix`).
@@ -32,10 +33,23 @@ if TYPE_CHECKING:
 
 MIN_CPU_CHECK_NS = 1_000_000
 MAX_CPU_CHECK_NS = 100_000_000
+CPU_CHECKS_APART_NS = 2_000_000
 MIN_UNHEARD_NS = 1_000_000
 MAX_UNHEARD_NS = 100_000_000
 OVERRUN_MAX = 0x7FFFFFFF
 """DELAYTIMER_MAX"""
+
+
+class _Watched:
+    """How many countdowns of CPU clocks are armed in this process, which has one kernel."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+_watched = _Watched()
 
 
 class Countdown:
@@ -79,13 +93,19 @@ class Countdown:
         if self.clock is None:
             self._timer = kernel.timers.add(self.until_ns, self._expired)
         else:
+            _watched.count += 1
             self._check_later(kernel, self.clock())
 
     def disarm(self) -> None:
-        self.until_ns = 0
+        self._stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop(self) -> None:
+        if self.until_ns and self.clock is not None:
+            _watched.count -= 1
+        self.until_ns = 0
 
     def left_ns(self) -> int:
         """Time until it calls, at least 1; 0 while it is not armed."""
@@ -93,7 +113,8 @@ class Countdown:
 
     def _check_later(self, kernel: Kernel, now_ns: int) -> None:
         if now_ns == self._checked_ns:
-            self._pause_ns = min(self._pause_ns * 2, MAX_CPU_CHECK_NS)
+            longest_ns = max(MAX_CPU_CHECK_NS, _watched.count * CPU_CHECKS_APART_NS)
+            self._pause_ns = min(self._pause_ns * 2, longest_ns)
         else:
             self._pause_ns = MIN_CPU_CHECK_NS
         self._checked_ns = now_ns
@@ -113,7 +134,7 @@ class Countdown:
                 self._check_later(kernel, now_ns)
                 return
         self.reached_ns = self.until_ns
-        self.until_ns = 0
+        self._stop()
         self._callback()
 
 
