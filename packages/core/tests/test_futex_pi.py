@@ -106,6 +106,23 @@ def test_requeue_to_a_lock(harness: Harness) -> None:
     assert order == [True, True, True]
 
 
+def test_requeue_to_a_lock_of_nobody_leaves_who_waits(harness: Harness) -> None:
+    harness.mm.write_u32(OTHER, 4000)  # no thread has this tid
+
+    def wait(task: Task) -> int:
+        any_bit = abi.FUTEX_BITSET_MATCH_ANY
+        return futex(task, WORD, abi.FUTEX_WAIT_REQUEUE_PI, 0, 0, OTHER, any_bit)
+
+    def requeue(task: Task) -> int:
+        return futex(task, WORD, abi.FUTEX_CMP_REQUEUE_PI, 1, 2, OTHER, 0)
+
+    def free(task: Task) -> int:
+        harness.mm.write_u32(OTHER, 0)
+        return requeue(task)
+
+    assert harness.run(wait, requeue, free) == [0, -ESRCH, 1]
+
+
 def test_wake_of_a_lock_is_refused(harness: Harness) -> None:
     owner = harness.task()
     harness.call(op(abi.FUTEX_LOCK_PI), owner)
@@ -126,6 +143,19 @@ def test_owner_dies_with_waiters(harness: Harness) -> None:
     results = harness.run(op(abi.FUTEX_LOCK_PI), futexes.exit_robust_list, tasks=[waiter, owner])
     assert results == [0, None]
     assert harness.mm.read_u32(WORD) == waiter.tid | WAITERS | DIED
+
+
+def test_owner_dies_where_the_waiter_has_lost_the_word(harness: Harness) -> None:
+    owner, waiter = harness.task(), harness.task()
+    harness.call(op(abi.FUTEX_LOCK_PI), owner)
+
+    def lose_and_die(task: Task) -> None:
+        (held,) = futex_pi._locks.values()
+        futex_pi._waiters(held.key)[0].addr = 0
+        futexes.exit_robust_list(task)
+
+    results = harness.run(op(abi.FUTEX_LOCK_PI), lose_and_die, tasks=[waiter, owner])
+    assert results == [0, None]
 
 
 HEAD = BASE + 0x1000

@@ -8,6 +8,7 @@ from errno import EAGAIN, ECHILD, EINVAL, EPERM, ESRCH
 import pytest
 from process_harness import SCRATCH, Cpu, World, call
 from pysandbox_core import task_signals
+from pysandbox_core.abi.futex import FUTEX_LOCK_PI, FUTEX_OWNER_DIED, FUTEX_WAITERS
 from pysandbox_core.abi.sched import (
     CLONE_CHILD_CLEARTID,
     CLONE_CHILD_SETTID,
@@ -397,3 +398,23 @@ def test_rusage_of_children(world: World) -> None:
 
     assert world.run(program) == 0
     assert seen == [2, (2, 500_000)]
+
+
+def test_lock_of_a_thread_that_ends_goes_to_who_waits(world: World) -> None:
+    results = []
+
+    def owner(cpu: Cpu):
+        yield call("futex", SCRATCH, FUTEX_LOCK_PI, 0, 0, 0, 0)
+        while not status_at(cpu) & FUTEX_WAITERS:
+            yield call("sched_yield")
+        yield call("exit", 0)
+
+    def program(cpu: Cpu):
+        yield call("clone", THREAD, STACK2, 0, 0, 0, child=owner)
+        while not status_at(cpu):
+            yield call("sched_yield")
+        results.append((yield call("futex", SCRATCH, FUTEX_LOCK_PI, 0, 0, 0, 0)))
+        results.append(status_at(cpu) == cpu.task.tid | FUTEX_WAITERS | FUTEX_OWNER_DIED)
+
+    assert world.run(program) == 0
+    assert results == [0, True]

@@ -10,6 +10,7 @@ Interface: every function here stops the other contexts before it changes a word
 
 from __future__ import annotations
 
+from contextlib import suppress
 from errno import EAGAIN, EDEADLK, EINVAL, EPERM, ESRCH, EWOULDBLOCK
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,8 @@ def unlock(task: Task, addr: int, private: bool) -> int:
         return 0
     if held.owner is not task:
         raise LinuxError(EINVAL)
-    _hand_over(held, mm, addr, 0)
+    mm.write_u32(addr, FUTEX_WAITERS | _waiters(key)[0].task.tid)
+    _give(held)
     return 0
 
 
@@ -152,10 +154,9 @@ def cmp_requeue(
     for waiter in waiters_of(source)[: 1 + move_count]:
         if not isinstance(waiter, PiWaiter) or waiter.target != target:
             raise LinuxError(EINVAL)
-        got_it = not done and _acquire(waiter.task, mm, addr2, target, move_count > 0)
-        dequeue(waiter)
-        waiter.key = target
-        if got_it:
+        if not done and _acquire(waiter.task, mm, addr2, target, move_count > 0):
+            dequeue(waiter)
+            waiter.key = target
             waiter.finish()
         else:
             _join(waiter, mm, addr2)
@@ -164,10 +165,16 @@ def cmp_requeue(
 
 
 def exit_locks(task: Task) -> None:
-    """`task` is gone: what it held goes to the first waiter, marked FUTEX_OWNER_DIED."""
-    for held in [held for held in _locks.values() if held.owner is task]:
+    """`task` lets go of its memory: what it holds goes to the first waiter, marked
+    FUTEX_OWNER_DIED."""
+    owned = [held for held in _locks.values() if held.owner is task]
+    if owned:
+        task.kernel.stop_others(task)
+    for held in owned:
         top = _waiters(held.key)[0]
-        _hand_over(held, top.task.mm, top.addr, FUTEX_OWNER_DIED)
+        with suppress(LinuxError):  # the waiter can't be told in a word that is not there any more
+            top.task.mm.write_u32(top.addr, FUTEX_WAITERS | top.task.tid | FUTEX_OWNER_DIED)
+        _give(held)
 
 
 def _waiters(key: Key) -> list[PiWaiter]:
@@ -195,11 +202,12 @@ def _acquire(task: Task, mm: MemoryManager, addr: int, key: Key, set_waiters: bo
 
 
 def _join(waiter: PiWaiter, mm: MemoryManager | None = None, addr: int = 0) -> None:
-    """Let `waiter` wait for the held lock at its key, whose word is at `addr` of `mm`.
+    """Let `waiter` wait for the held lock at its target, whose word is at `addr` of `mm`.
 
-    Errors: ESRCH the word names no thread; EDEADLK its owner waits, directly or not, for us.
+    Errors: ESRCH the word names no thread; EDEADLK its owner waits, directly or not, for us. It
+    stands where it stood then.
     """
-    key = waiter.key
+    key = waiter.target
     if mm is None:
         mm, addr = waiter.task.mm, waiter.addr
     word = mm.read_u32(addr)
@@ -222,6 +230,8 @@ def _join(waiter: PiWaiter, mm: MemoryManager | None = None, addr: int = 0) -> N
     _locks[key] = held
     waiter.lock = held
     _blocked[waiter.task] = waiter
+    dequeue(waiter)
+    waiter.key = key
     enqueue(waiter)
 
 
@@ -235,11 +245,10 @@ def _wait_for_lock(task: Task, waiter: PiWaiter, deadline_ns: int | None) -> Non
             _locks.pop(held.key, None)
 
 
-def _hand_over(held: PiLock, mm: MemoryManager, addr: int, died: int) -> None:
-    """Make the first waiter the owner, in the word at `addr` too."""
+def _give(held: PiLock) -> None:
+    """Make the first waiter the owner, whom the word names already."""
     waiters = _waiters(held.key)
     top = waiters[0]
-    mm.write_u32(addr, FUTEX_WAITERS | top.task.tid | died)
     held.owner = top.task
     dequeue(top)
     if len(waiters) == 1:

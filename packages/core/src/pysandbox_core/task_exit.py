@@ -90,12 +90,9 @@ def become_leader(task: Task) -> None:
 
 def release_memory(task: Task) -> None:
     """What a thread does when it lets go of its address space, by exit or execve: robust futexes
-    are marked, whoever waits for its end by the tid word is woken, a vfork parent goes on. Linux:
-    mm_release."""
-    if task.robust_list:
-        from pysandbox_core.futex_robust import exit_robust_list
-
-        exit_robust_list(task)
+    are marked, locks with priority inheritance handed over, whoever waits for its end by the tid
+    word is woken, a vfork parent goes on. Linux: mm_release."""
+    futex.exit_robust_list(task)
     addr = task.clear_child_tid
     task.clear_child_tid = 0
     if addr and task.mm.users > 1:
