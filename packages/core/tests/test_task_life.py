@@ -29,6 +29,7 @@ from pysandbox_core.abi.signal import (
     SIGCONT,
     SIGHUP,
     SIGKILL,
+    SIGRTMIN,
     SIGSTOP,
     SIGTERM,
 )
@@ -398,6 +399,21 @@ def test_rusage_of_children(world: World) -> None:
 
     assert world.run(program) == 0
     assert seen == [2, (2, 500_000)]
+
+
+def test_death_of_a_child_with_a_realtime_signal_that_has_no_room(world: World) -> None:
+    results = []
+
+    def program(cpu: Cpu):
+        task_signals.set_sigmask(cpu.task, 1 << (SIGRTMIN - 1))
+        cpu.task.group.limits.sigpending = 0
+        pid = yield call("clone", SIGRTMIN, 0, 0, 0, 0, child=exits(3))
+        results.append((yield call("wait4", pid, SCRATCH, WALL, 0)) == pid)
+        results.append(status_at(cpu))
+        results.append(cpu.task.group.pending.mask)
+
+    assert world.run(program) == 0
+    assert results == [True, 3 << 8, 0]
 
 
 def test_lock_of_a_thread_that_ends_goes_to_who_waits(world: World) -> None:

@@ -235,7 +235,8 @@ def _notify_parent(group: ThreadGroup) -> None:
     if 0 < signo <= NSIG:
         info = exit_info(group)
         info.signo = signo
-        task_signals.send(parent, signo, info)
+        with suppress(LinuxError):  # a realtime signal that the parent has no room for is lost
+            task_signals.send(parent, signo, info)
     if autoreap:
         reap(group)
     parent.child_queue.wake()
