@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 from harness import BASE, Harness
-from pysandbox_core.abi.signal import SIGUSR1
+from pysandbox_core.abi.signal import SIGRTMIN, SIGUSR1
 from pysandbox_core.abi.time import TIMESPEC
 from pysandbox_core.ipc.posix_queues import queues
 from pysandbox_core.net import netlink
@@ -152,6 +152,15 @@ def test_notification_by_signal(user: User) -> None:
     assert user.call(calls.mq_notify, 0, 0) == 0
     assert user.notify(calls.SIGEV_SIGNAL, 0) == -EINVAL
     assert user.notify(9, 0) == -EINVAL
+
+
+def test_message_whose_signal_has_no_room_is_sent(user: User) -> None:
+    user.task.sigmask = -1
+    user.task.group.limits.sigpending = 0
+    assert user.notify(calls.SIGEV_SIGNAL, SIGRTMIN) == 0
+    assert user.send(b"x") == 0
+    assert not user.task.group.pending.mask
+    assert user.receive() == (b"x", 0)
 
 
 def test_notification_of_a_thread_is_a_cookie(harness: Harness, user: User) -> None:

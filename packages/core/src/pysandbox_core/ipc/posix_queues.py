@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from contextlib import suppress
 from errno import (
     EACCES,
     EAGAIN,
@@ -84,7 +85,8 @@ class Notification:
         elif self.signo:
             creds = task.creds
             info = SigInfo.queued(self.signo, task.group.pid, creds.uid, self.value, SI_MESGQ)
-            task_signals.send(self.group, self.signo, info)
+            with suppress(LinuxError):  # the message has come, also where its signal has no room
+                task_signals.send(self.group, self.signo, info)
 
     def remove(self) -> None:
         """It was taken back."""
