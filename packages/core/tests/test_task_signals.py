@@ -281,6 +281,26 @@ def test_queue_limit(world: World) -> None:
     assert world.kernel.queued_signals == {}
 
 
+def test_signal_to_a_process_group_counts_for_each_receiver(world: World) -> None:
+    results = []
+
+    def other(cpu: Cpu):
+        yield call("pause")
+
+    def program(cpu: Cpu):
+        task_signals.set_sigmask(cpu.task, sigmask(SIGUSR1))
+        pid = yield call("fork", child=other)
+        yield call("kill", 0, SIGUSR1)
+        results.append(dict(world.kernel.queued_signals))
+        yield call("kill", pid, SIGKILL)
+        yield call("wait4", pid, 0, 0, 0)
+        results.append(dict(world.kernel.queued_signals))
+
+    assert world.run(program) == 0
+    assert results == [{1000: 2}, {1000: 1}]
+    assert world.kernel.queued_signals == {}
+
+
 def test_ignoring_drops_what_is_pending(world: World) -> None:
     def program(cpu: Cpu):
         task = cpu.task

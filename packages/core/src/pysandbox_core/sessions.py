@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from pysandbox_core import task_signals
 from pysandbox_core.abi.signal import SIGCONT, SIGHUP
-from pysandbox_core.signals import SigInfo
 
 if TYPE_CHECKING:
     from pysandbox_core.kernel import Kernel
@@ -84,10 +83,10 @@ class ProcessGroup:
         if not session.process_groups and kernel.sessions.get(session.sid) is session:
             del kernel.sessions[session.sid]
 
-    def signal(self, signo: int, info: SigInfo | None = None) -> None:
-        """Send `signo` to every member, from the kernel unless `info` says otherwise."""
+    def signal(self, signo: int) -> None:
+        """Send `signo` to every member, from the kernel."""
         for group in tuple(self.members.values()):
-            task_signals.send(group, signo, info)
+            task_signals.send(group, signo)
 
     def is_orphaned(self, without: ThreadGroup | None = None) -> bool:
         """Has no member (but `without`, which is exiting) a parent in another process group of the

@@ -225,6 +225,11 @@ def _send(task: Task, group: ThreadGroup, info: SigInfo) -> None:
         task_signals.send(group, info.signo, info)
 
 
+def _from(task: Task, signo: int) -> SigInfo:
+    """What kill(2) by `task` tells one receiver: queued, it says against whom it counts."""
+    return SigInfo.user(signo, SI_USER, task.group.pid, task.creds.uid)
+
+
 @syscall("kill")
 def kill(task: Task, pid: Pid, signo: Signo) -> Result:
     """Send `signo` to a process (pid > 0), the caller's process group (0), all processes but 1 and
@@ -233,14 +238,13 @@ def kill(task: Task, pid: Pid, signo: Signo) -> Result:
     Errors: EINVAL the signal; ESRCH nobody there; EPERM none of them may be signalled.
     """
     check_signo(signo)
-    info = SigInfo.user(signo, SI_USER, task.group.pid, task.creds.uid)
     kernel = task.kernel
     if pid > 0:
         target = kernel.tasks.get(pid)
         group = target.group if target is not None else kernel.groups.get(pid)
         if group is None:
             raise LinuxError(ESRCH)
-        _send(task, group, info)
+        _send(task, group, _from(task, signo))
         return 0
     if pid == -1:
         groups = [
@@ -256,7 +260,7 @@ def kill(task: Task, pid: Pid, signo: Signo) -> Result:
     failures = 0
     for group in groups:
         try:
-            _send(task, group, info)
+            _send(task, group, _from(task, signo))
         except LinuxError as error:
             if error.errno != EPERM:
                 raise
