@@ -258,6 +258,40 @@ static void ancillary(void)
     say("a socket in its own queue was closed");
 }
 
+/* Descriptors whose numbers can't be stored do not come, and what does not take any keeps none. */
+static void lost_descriptors(void)
+{
+    SECTION("descriptors that get lost");
+    int pair[2], fds[2];
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec vec = {"f", 1};
+    struct msghdr message = {.msg_iov = &vec, .msg_iovlen = 1, .msg_control = control,
+                             .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    void *read_only = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    MUST(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+    MUST(pipe2(fds, O_NONBLOCK));
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fds[1], sizeof(int));
+    CHECK(sendmsg(pair[0], &message, MSG_OOB));
+    CHECK(pass(pair[0], fds[1]));
+    message.msg_control = read_only;
+    vec.iov_base = buf;
+    CHECK(recvmsg(pair[1], &message, 0));
+    SHOW(message.msg_flags == MSG_CTRUNC);
+    CHECK(read(fds[0], buf, sizeof buf));
+    close(fds[1]);
+    CHECK(read(fds[0], buf, sizeof buf));
+    int next = dup(0);
+    SHOW(next == fds[1]);
+    close(next);
+    close(fds[0]);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 static void between_processes(void)
 {
     SECTION("between processes");
@@ -350,6 +384,7 @@ int main(void)
     abstract();
     datagrams();
     ancillary();
+    lost_descriptors();
     between_processes();
     options();
     batches();

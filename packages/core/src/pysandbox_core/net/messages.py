@@ -136,8 +136,8 @@ def write_received(
     if passcred:
         control.put(SOL_SOCKET, SCM_CREDENTIALS, UCRED.pack(*(received.creds or (0, -1, -1))))
     if received.files:
-        control.put_files(received.files, bool(flags & MSG_CMSG_CLOEXEC))
-        received.files = []
+        files, received.files = received.files, []
+        control.put_files(files, bool(flags & MSG_CMSG_CLOEXEC))
     out_flags |= control.flags
     mm.write(addr + CONTROLLEN_OFFSET, control.used.to_bytes(8, "little"))
     mm.write(addr + FLAGS_OFFSET, out_flags.to_bytes(4, "little"))
@@ -177,20 +177,26 @@ class ControlWriter:
         """Install `files`, whose references it takes over, and append their numbers."""
         task = self._task
         fits = max(self._room - CMSGHDR.size, 0) // INT.size
-        fds = b""
+        fds: list[int] = []
         left = list(files)
-        while left and len(fds) // INT.size < fits:
+        while left and len(fds) < fits:
             try:
-                fd = task.files.install(task, left.pop(0), cloexec=cloexec)
+                fds.append(task.files.install(task, left.pop(0), cloexec=cloexec))
             except LinuxError:
                 break
-            fds += INT.pack(fd)
-        if left or len(fds) // INT.size < len(files):
+        if left or len(fds) < len(files):
             self.flags |= MSG_CTRUNC
         for file in left:
             file.decref()
-        if fds:
-            length = CMSGHDR.size + len(fds)
-            header = CMSGHDR.pack(length, SOL_SOCKET, SCM_RIGHTS)
-            task.mm.write(self._addr, header + fds)
-            self._advance(length)
+        if not fds:
+            return
+        length = CMSGHDR.size + len(fds) * INT.size
+        header = CMSGHDR.pack(length, SOL_SOCKET, SCM_RIGHTS)
+        try:
+            task.mm.write(self._addr, header + b"".join(map(INT.pack, fds)))
+        except LinuxError:  # no number is given out that the program can't be told
+            for fd in fds:
+                task.files.close(task, fd)
+            self.flags |= MSG_CTRUNC
+            return
+        self._advance(length)

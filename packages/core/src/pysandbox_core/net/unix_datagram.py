@@ -170,10 +170,10 @@ class DatagramSocket(MessageSocket):
         ancillary: Ancillary | None = None,
     ) -> int:
         """One message. ENOTCONN, ECONNREFUSED, EPERM, EMSGSIZE, EPIPE, EAGAIN"""
-        if flags & MSG_OOB:
-            raise LinuxError(EOPNOTSUPP)
         deadline_ns = self.send_deadline(task, flags)
         try:
+            if flags & MSG_OOB:
+                raise LinuxError(EOPNOTSUPP)
             if self.passes_creds and not self.name:
                 self.autobind()
             while True:
