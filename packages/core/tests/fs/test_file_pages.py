@@ -105,6 +105,24 @@ def test_limits_are_enospc() -> None:
     assert pages.write(BytesSource(bytes(4 * PAGE)), PAGE + 1, 4 * PAGE) == PAGE - 1
 
 
+@pytest.mark.parametrize("call", ["resize", "zero_range"])
+def test_what_there_is_no_room_for_changes_nothing(call: str) -> None:
+    fd = os.memfd_create("lower")
+    os.write(fd, b"abcd" * PAGE)
+    memory = SmallMemoryFile()
+    pages = FilePages(memory, SpaceLimit(max_pages=1), HostFileMappable(fd), 4 * PAGE)
+    pages.put(b"mine", 2 * PAGE)
+    before = read_all(pages)
+    with pytest.raises(LinuxError, match="ENOSPC"):
+        if call == "resize":
+            pages.resize(100)
+        else:
+            pages.zero_range(0, 4 * PAGE)
+    assert read_all(pages) == before
+    pages.decref()
+    assert memory.granted == 0
+
+
 def test_collapse_and_insert() -> None:
     pages = FilePages(SmallMemoryFile(), SpaceLimit())
     pages.put(b"a" * PAGE + b"b" * PAGE + b"c" * PAGE, 0)

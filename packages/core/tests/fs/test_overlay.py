@@ -193,6 +193,46 @@ def test_devices_and_fifos_of_the_host_are_not_opened(task: Any, lower: Path) ->
     file.decref()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda task: rename_name(task, AT_FDCWD, b"/file", AT_FDCWD, b"/dir/file", 0),
+        lambda task: remove_file(task, AT_FDCWD, b"/dir/file"),
+        lambda task: link_name(
+            task, resolve(task, AT_FDCWD, b"/dir/file"), AT_FDCWD, b"/dir/other"
+        ),
+        lambda task: resolve(task, AT_FDCWD, b"/dir/file").inode.set_mode(0o600),
+        lambda task: resolve(task, AT_FDCWD, b"/dir/file").inode.set_xattr(b"user.a", b"b", 0),
+        lambda task: resolve(task, AT_FDCWD, b"/dir/file").inode.truncate(0),
+        lambda task: write(task, b"/dir/file", b"x"),
+    ],
+)
+def test_what_there_is_no_room_for_changes_nothing(kernel: Any, task: Any, change: Any) -> None:
+    def state() -> list[Any]:
+        found: list[Any] = [names(task, b"/"), names(task, b"/dir")]
+        for path in (b"/hard", *(b"/dir/" + name for name in found[1] if name == b"file")):
+            inode = resolve(task, AT_FDCWD, path).inode
+            found += [contents(task, path), inode.stat(), inode.list_xattrs()]
+        return found
+
+    before = state()
+    space = kernel.mounts.root_mount.fs.space
+    space.max_inodes = space.inodes
+    for _ in range(8):
+        held = resolve(task, AT_FDCWD, b"/dir/file").inode
+        try:
+            change(task)
+        except LinuxError as error:
+            assert error.errno == errno.ENOSPC
+        else:
+            break
+        kernel.mounts.dentries.sweep()
+        assert state() == before
+        assert held.stat() == resolve(task, AT_FDCWD, b"/dir/file").inode.stat()
+        space.max_inodes += 1
+    assert state() != before
+
+
 def test_space_is_given_back(kernel: Any, task: Any) -> None:
     write(task, b"/big", bytes(1 << 20), os.O_CREAT)
     assert kernel.memory_file.granted >= 1 << 20

@@ -164,16 +164,16 @@ class FilePages(MemoryMappable):
         self._put(data, offset)
 
     def resize(self, size: int) -> None:
-        """truncate(2)"""
+        """truncate(2). ENOSPC, ENOMEM, with nothing changed"""
         old = self._size
         if size < old:
-            self._size = size
             first_gone = page_up(size)
-            self.invalidate(first_gone, page_up(old))
             if size < self.lower_size and size % PAGE_SIZE and self.pages.find(size) < 0:
                 self._copy_lower(
                     size & -PAGE_SIZE, first_gone
                 )  # its tail reads as zeros from now on
+            self._size = size
+            self.invalidate(first_gone, page_up(old))
             self.lower_size = min(self.lower_size, size)
             self._drop(first_gone, _END)
             delta = self.pages.get(size)
@@ -190,10 +190,13 @@ class FilePages(MemoryMappable):
         first, last = page_up(start), end & -PAGE_SIZE
         if first < last:
             if self.lower is not None and first < self.lower_size:
-                # what the host has below must not show again: the pages have to be there, empty
-                self.invalidate(first, last, copies=False)
-                self._drop(first, last)
-                self._fill_gaps(first, min(last, page_up(self.lower_size)))
+                # what the host has below must not show again: the pages have to be there, empty,
+                # and where they can't be, nothing that was written may be lost for it
+                covered = min(last, page_up(self.lower_size))
+                self._fill_gaps(first, covered)
+                for start_, stop, delta in self.pages.within(first, covered):
+                    self._memory_file.zero(start_ + delta, stop - start_)
+                self.punch(covered, last)
             else:
                 self.punch(first, last)
         edges = ((start, first), (last, end)) if first < last else ((start, end),)

@@ -360,11 +360,11 @@ class OverlayFile(LowerInode, TmpFile):
         pages = self.pages
         if pages is None:
             file = self.lower_file()
+            self.settle()
             file.incref()
             pages = self.pages = FilePages(
                 self.fs.kernel.memory_file, self.fs.space, file, self.lower_size
             )
-            self.settle()
         return pages
 
     def read_at(self, sink: Sink, offset: int, limit: int) -> int:
@@ -379,6 +379,7 @@ class OverlayFile(LowerInode, TmpFile):
 
     def truncate(self, length: int) -> None:
         if self.pages is None and not length:  # nothing of the host's file is needed
+            self.settle()
             self.pages = self.fs.new_pages()
         else:
             self.copy_up().resize(length)

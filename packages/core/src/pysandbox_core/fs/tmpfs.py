@@ -161,7 +161,8 @@ class TmpInode(Inode):
         )  # fmt: skip
 
     def settle(self) -> None:
-        """From now on the inode differs from what the host has, if it came from there."""
+        """From now on the inode differs from what the host has, if it came from there. Whoever
+        changes anything calls it first: there may be no room for that. ENOSPC, ENOMEM"""
 
     def changed(self) -> None:
         """An attribute has changed: ctime."""
@@ -181,16 +182,19 @@ class TmpInode(Inode):
                 self.atime_ns = now
 
     def set_mode(self, mode: int) -> None:
+        self.settle()
         self.mode = self.mode & ~0o7777 | mode
         self.changed()
 
     def set_owner(self, uid: int, gid: int, mode: int) -> None:
+        self.settle()
         self.uid = uid
         self.gid = gid
         self.mode = self.mode & ~0o7777 | mode
         self.changed()
 
     def set_times(self, atime_ns: int | None, mtime_ns: int | None) -> None:
+        self.settle()
         if atime_ns is not None:
             self.atime_ns = atime_ns
         if mtime_ns is not None:
@@ -221,6 +225,7 @@ class TmpInode(Inode):
         used = sum(len(key) + len(data) for key, data in known.items() if key != name)
         if used + len(name) + len(value) > XATTR_TOTAL_MAX:
             raise LinuxError(ENOSPC)
+        self.settle()
         self.charge(_units(used + len(name) + len(value)) - _xattr_units(known))
         known[name] = value
         self.xattrs = known
@@ -233,6 +238,7 @@ class TmpInode(Inode):
         _check_xattr_name(name)
         if not self.xattrs or name not in self.xattrs:
             raise LinuxError(ENODATA)
+        self.settle()
         before = _xattr_units(self.xattrs)
         del self.xattrs[name]
         self.charge(_xattr_units(self.xattrs) - before)
@@ -284,6 +290,8 @@ class TmpDirectory(TmpInode):
 
     def link(self, task: Task, name: bytes, inode: Inode) -> None:
         assert isinstance(inode, TmpInode)
+        self.settle()
+        inode.settle()
         inode.charge(1)
         inode.named(1)
         self.put(name, inode)
@@ -291,6 +299,7 @@ class TmpDirectory(TmpInode):
 
     def unlink(self, task: Task, name: bytes, inode: Inode) -> None:
         assert isinstance(inode, TmpInode)
+        inode.settle()
         self.drop(name)
         if inode.charges > 1 and inode.nlink > 1:
             inode.charge(-1)
@@ -301,6 +310,7 @@ class TmpDirectory(TmpInode):
         assert isinstance(inode, TmpDirectory)
         if not inode.is_empty(task):
             raise LinuxError(ENOTEMPTY)
+        inode.settle()
         inode.nlink = 0
         inode.changed()  # while it has its name: one from a lower tree settles under it
         self.drop(name)
@@ -319,9 +329,10 @@ class TmpDirectory(TmpInode):
     ) -> None:
         assert isinstance(inode, TmpInode)
         assert isinstance(new_dir, TmpDirectory)
+        for changed in (inode, self, new_dir):
+            changed.settle()
         if exchange:
             assert isinstance(replaced, TmpInode)
-            inode.settle()
             replaced.settle()
             self.put(old_name, replaced)
             new_dir.put(new_name, inode)
@@ -335,7 +346,6 @@ class TmpDirectory(TmpInode):
                     new_dir.rmdir(task, new_name, replaced)
                 else:
                     new_dir.unlink(task, new_name, replaced)
-            inode.settle()
             self.drop(old_name)
             new_dir.put(new_name, inode)
             if inode.is_dir:
