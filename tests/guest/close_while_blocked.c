@@ -51,6 +51,10 @@ static long reads(void) { return read(fd, buffer, 5); }
 static long writes(void) { return write(fd, buffer, sizeof buffer); }
 static long receives(void) { return recv(fd, buffer, 5, 0); }
 static long locks(void) { return flock(fd, LOCK_EX); }
+static long locks_record(void)
+{
+    return fcntl(fd, F_SETLKW, &(struct flock){.l_type = F_WRLCK, .l_len = 5});
+}
 static long waits(void)
 {
     struct epoll_event event;
@@ -155,10 +159,46 @@ static void others(void)
     unlink("locked");
 }
 
+/* A process has no record lock on a file that it has closed. */
+static void records(void)
+{
+    SECTION("record locks");
+    int gate[2], ready[2];
+    MUST(pipe(gate));
+    MUST(pipe(ready));
+    fd = (int)MUST(open("record", O_RDWR | O_CREAT, 0600));
+    pid_t pid = (pid_t)MUST(fork());
+    if (pid == 0) {
+        close(gate[1]);
+        MUST(locks_record());
+        MUST(write(ready[1], "r", 1));
+        _exit(read(gate[0], buffer, 1) != 0);
+    }
+    MUST(read(ready[0], buffer, 1));
+    blocked_in(locks_record);
+    CHECK(close(fd));
+    close(gate[1]);
+    reap("holder", pid);
+    ended();
+    pid = (pid_t)MUST(fork());
+    if (pid == 0) {
+        fd = (int)MUST(open("record", O_RDWR));
+        CHECK(fcntl(fd, F_SETLK, &(struct flock){.l_type = F_WRLCK, .l_len = 5}));
+        fflush(stdout);
+        _exit(0);
+    }
+    reap("another", pid);
+    close(gate[0]);
+    close(ready[0]);
+    close(ready[1]);
+    unlink("record");
+}
+
 int main(void)
 {
     pipes();
     sockets();
     others();
+    records();
     return 0;
 }

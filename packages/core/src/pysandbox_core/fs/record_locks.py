@@ -40,8 +40,13 @@ def set_posix(task: Task, fd: int, file: FileDescription, argument: int) -> int:
 
 
 def wait_posix(task: Task, fd: int, file: FileDescription, argument: int) -> int:
-    """F_SETLKW"""
-    return _set(task, file, argument, task.files, task.group.pid, True)
+    """F_SETLKW. EBADF if another thread has closed `fd` meanwhile"""
+    _set(task, file, argument, task.files, task.group.pid, True)
+    if task.files.find(fd) is not file:
+        # closing it had nothing to give up yet, and nothing will close it again
+        FileLocks.of(file.inode).closed(task.files)
+        raise LinuxError(EBADF)
+    return 0
 
 
 def set_ofd(task: Task, fd: int, file: FileDescription, argument: int) -> int:
