@@ -17,7 +17,7 @@ from pysandbox_core.fs.pipe import open_pipe
 from pysandbox_core.mm.io_buffer import BytesSink, BytesSource
 from pysandbox_core.syscalls import epoll as calls
 from pysandbox_core.syscalls.eventfd import eventfd, eventfd2
-from pysandbox_core.task import WORK_SIGNAL, Task
+from pysandbox_core.task import WORK_EXIT, WORK_SIGNAL, Task
 from pysandbox_core.waiting import POLLERR, POLLHUP, POLLIN, POLLOUT
 
 EVENT = BASE + 0x100
@@ -179,6 +179,25 @@ def test_one_waiter_is_woken_for_one_piece_of_news(setup: Setup) -> None:
         tasks=[*threads, *(setup.harness.task() for _ in files)],
     )  # fmt: skip
     assert results == [1, 1, 1, 0, 1, 2]
+
+
+def test_who_is_killed_takes_no_news_from_others(setup: Setup) -> None:
+    """One that is woken for it and killed at once, and one that waits in another process."""
+    setup.ctl(ADD, 0, POLLIN | EPOLLET)
+    victim, other, writer = [setup.harness.task() for _ in range(3)]
+    for task in (victim, other, writer):
+        task.files = setup.task.files
+
+    def wait(task: Task) -> int:
+        return calls.epoll_wait(task, 2, OUT, 8, -1)
+
+    def write_and_kill(task: Task) -> int:
+        setup.writer.write(task, BytesSource(b"x"))
+        victim.notice(WORK_EXIT)
+        return 0
+
+    results = setup.harness.run(wait, wait, write_and_kill, tasks=[victim, other, writer])
+    assert results == [-EINTR, 1, 0]
 
 
 def test_signal_ends_it_with_eintr(setup: Setup) -> None:

@@ -228,6 +228,9 @@ class EpollFile(AnonymousFile):
         (None: for ever, 0: not at all). EFAULT, EINTR"""
         while True:
             if self.ready:
+                if task.interrupted(killable_only=True):
+                    self._pass_on()  # what is told once goes to those who can still hear it
+                    raise Interrupted(EINTR)
                 count = self._report(task, addr, max_events)
                 if count:
                     return count
