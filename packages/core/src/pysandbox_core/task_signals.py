@@ -97,6 +97,8 @@ def send(target: Task | ThreadGroup, signo: int, info: SigInfo | None = None) ->
         pending.add(info)
     elif signo >= SIGRTMIN and info.code != SI_USER:
         raise LinuxError(EAGAIN)
+    elif info.on_collect is not None:
+        pending.add(info)  # a timer goes on when it is taken, and there is one at most
     else:
         pending.add_bare(signo)
     thread.sighand.queue.wake(POLLIN)

@@ -209,6 +209,19 @@ def test_many_timers_of_a_process_that_sleeps(harness: Harness) -> None:
     assert process_timers._watched.count == before
 
 
+def test_timer_goes_on_whose_signal_has_no_room(harness: Harness) -> None:
+    task = harness.task()
+    task.sigmask = 1 << (SIGUSR1 - 1)
+    assert create(harness, task, calls.SIGEV_SIGNAL, SIGUSR1) == 0
+    task.group.limits.sigpending = 0
+    start_ns = time.monotonic_ns()
+    assert arm(harness, task, MS, MS) == 0
+    wait_until(harness, start_ns + 2 * MS)
+    assert task.group.pending.mask == 1 << (SIGUSR1 - 1)
+    task_signals.dequeue(task, 0)
+    assert harness.kernel.timers.next_deadline_ns() is not None
+
+
 def test_timer_for_a_thread(harness: Harness) -> None:
     task = harness.task()
     thread = harness.task(task.group)
