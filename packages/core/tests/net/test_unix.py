@@ -395,6 +395,24 @@ def test_circles_among_many_sockets_are_collected_later(
     assert not network(kernel).in_flight
 
 
+def test_a_circle_is_collected_although_no_socket_is_closed_after_it(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_passing, "_DELAY_MIN_NS", 0)
+    monkeypatch.setattr(unix_passing, "_PAUSE_FACTOR", 0)
+    kernel = user.harness.kernel
+    a, b = user.pair(STREAM)
+    event = EventFile(kernel, 0, 0, False)
+    fd = user.task.files.install(user.task, event)
+    user.send_fds(b, a, fd)  # a is in its own inbox
+    for each in (fd, b, a):
+        user.close(each)
+    assert event.refs == 1
+    kernel.timers.run_due()
+    assert event.refs == 0
+    assert not network(kernel).unix_sockets
+
+
 def test_circles_are_not_looked_for_at_every_close(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

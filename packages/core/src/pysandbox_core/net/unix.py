@@ -137,6 +137,10 @@ class UnixSocket(SocketFile):
         if net.in_flight:
             unix_passing.socket_closed(self.kernel)
 
+    def flush(self, task: Task) -> None:
+        if self.refs > 1 and network(self.kernel).in_flight:
+            unix_passing.look_later(self.kernel)
+
     def disconnect(self) -> None:
         """The socket is being closed: tell its peer."""
         raise NotImplementedError

@@ -4,8 +4,8 @@ Linux: net/unix/scm.c, garbage.c.
 
 A file in a message holds one reference. Sockets can be passed through each other until nothing but
 messages refers to them: such circles would live for ever. `collect` finds them, soon after a socket
-was closed while files are in flight: what is only referred to by messages, in inboxes that can only
-be reached through such messages, is dropped.
+or a descriptor of one was closed while files are in flight: what is only referred to by messages,
+in inboxes that can only be reached through such messages, is dropped.
 """
 
 from __future__ import annotations
@@ -94,7 +94,15 @@ def socket_closed(kernel: Kernel) -> None:
     net.closes += 1
     if net.closes * _CLOSES_PER_LOOK >= max(sum(net.in_flight.values()), len(net.unix_sockets)):
         collect(net)
-    elif not net.will_collect:
+    else:
+        look_later(kernel)
+
+
+def look_later(kernel: Kernel) -> None:
+    """A descriptor of a socket was closed, and messages may be all that refers to it now: nobody
+    may ever close another socket."""
+    net = network(kernel)
+    if not net.will_collect:
         net.will_collect = True
         delay_ns = max(_DELAY_MIN_NS, net.collect_ns * _PAUSE_FACTOR)
         kernel.timers.add(monotonic_ns() + delay_ns, lambda: _collect_later(net))
