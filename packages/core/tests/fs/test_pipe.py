@@ -299,6 +299,15 @@ def test_interrupted_open_leaves_nothing(harness: Harness) -> None:
     )
 
 
+def test_closed_fifo_keeps_nothing(harness: Harness) -> None:
+    inode = AnonymousInode(harness.kernel, stat.S_IFIFO | 0o600)
+    file = harness.call(lambda task: open_fifo(task, inode, FakePath(), os.O_RDWR))
+    harness.call(lambda task: write(task, file, b"x"))
+    file.decref()
+    assert not file.pipe.chunks
+    assert not file.pipe.used
+
+
 def test_both_ways_fifo_is_told_of_both_events(harness: Harness) -> None:
     inode = AnonymousInode(harness.kernel, stat.S_IFIFO | 0o600)
     both = harness.call(lambda task: open_fifo(task, inode, FakePath(), os.O_RDWR))

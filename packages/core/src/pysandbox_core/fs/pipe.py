@@ -140,6 +140,11 @@ class Pipe:
             self.head = 0
         return done
 
+    def clear(self) -> None:
+        """Drop what is in it."""
+        self.chunks.clear()
+        self.head = self.used = 0
+
     def peek(self, count: int) -> bytes:
         """Up to `count` bytes from the front, left where they are: tee(2)."""
         parts: list[bytes] = []
@@ -218,6 +223,8 @@ class PipeFile(FileDescription):
             pipe.writers -= 1
             if not pipe.writers:
                 pipe.read_queue.wake(POLLHUP | READABLE)
+        if not pipe.readers and not pipe.writers:
+            pipe.clear()  # a fifo's inode keeps the pipe
 
     def describe(self) -> bytes:
         return b"pipe:[%d]" % self.inode.ino
