@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Iterator
 from errno import (
     EACCES,
@@ -233,6 +235,32 @@ def test_closing_a_listener_resets_who_was_not_accepted(user: V4User) -> None:
     user.close(server)
     assert user.number(client, abi.SO_ERROR) == ECONNRESET
     assert not network(user.harness.kernel).tcp.find(MAPPED, PORT, lambda socket: True)
+
+
+def test_closed_connections_are_free_at_once(user: V4User) -> None:
+    """Not when the garbage collector finds them: what lies in them counts until then."""
+    server = user.server()
+    gc.collect()
+    gc.disable()
+    try:
+        client, accepted = user.connection(server)
+        ends = [weakref.ref(user.task.files.get(fd)) for fd in (client, accepted)]
+        user.send(client, b"unread")
+        user.close(accepted)
+        assert not user.task.files.get(client).peer.inbox
+        user.close(client)
+        assert [end() for end in ends] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_who_closes_before_it_is_connected_is_forgotten(user: V4User) -> None:
+    server = user.server(backlog=0)
+    first, second = user.socket(STREAM), user.socket(STREAM | NONBLOCK)
+    assert user.connect_to(first) == 0
+    assert user.connect_to(second) == -EINPROGRESS
+    user.close(second)
+    assert not user.task.files.get(server).pending
 
 
 def test_bulk_and_waitall(harness: Harness, user: V4User) -> None:

@@ -123,10 +123,17 @@ class TcpSocket(InetSocket):
         self.closed = True
         if self.state == TCP_LISTEN:
             self._stop_listening()
+        elif self.state == TCP_SYN_SENT:
+            self._give_up()
         elif self.state == TCP_ESTABLISHED:
             self._hang_up()
         self.state = TCP_CLOSE
         self.unbind()
+        self.inbox.clear()
+        self.head = self.unread_bytes = 0
+        peer = self.peer
+        if peer is not None and peer.closed:
+            self.peer = peer.peer = None  # no circle: neither is of use to the other
 
     def _stop_listening(self) -> None:
         for embryo in self.accept_queue:
@@ -137,13 +144,19 @@ class TcpSocket(InetSocket):
             client.refuse()
         self.pending.clear()
 
+    def _give_up(self) -> None:
+        """Who is asked for a connection need not keep the request."""
+        assert self.remote is not None
+        listener = self.ports.find(
+            self.remote.ip, self.remote.port, lambda socket: socket.listening
+        )
+        if isinstance(listener, TcpSocket):
+            listener.pending.pop(self, None)
+
     def _hang_up(self) -> None:
         """Send FIN, or RST if there is unread data or SO_LINGER says so."""
         peer = self.peer
-        if peer is None:
-            return
-        if peer.closed:
-            self.peer = peer.peer = None  # no circle: neither is of use to the other
+        if peer is None or peer.closed:
             return
         if self.unread_bytes or self.linger == (1, 0):
             peer.reset()
