@@ -146,12 +146,26 @@ def test_control_z_stops_a_script_and_the_command_with_it(terminal: Terminal) ->
     terminal.expect(b"running")
     terminal.press(b"\x1a")
     terminal.expect(b"Stopped")
+    terminal.expect(b"status 148")
+    terminal.expect(b"# ")  # what is typed before a shell has set its terminal may be lost
     terminal.press(b"fg; echo status $?\n")
     terminal.press(b"more\n")
     terminal.expect(b"got more")
     terminal.expect(b"status 3")
     terminal.press(b"exit\n")
     assert terminal.process.wait(60) == 0
+
+
+def test_to_go_on_ends_a_stop_that_is_under_way(terminal: Terminal) -> None:
+    """However little there is between the two signals."""
+    process = terminal.start("/bin/sh", "-c", "echo ready; read line; echo got $line")
+    terminal.expect(b"ready")
+    for _ in range(50):
+        process.send_signal(signal.SIGTSTP)
+        process.send_signal(signal.SIGCONT)
+    terminal.press(b"more\n")
+    terminal.expect(b"got more")
+    assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("script", ["read line", "stty tostop; echo x", "stty -echo"])

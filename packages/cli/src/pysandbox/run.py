@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import time
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pysandbox_core import config, standard_fds
 from pysandbox_core.config import TIMEOUT_GRACE_S
@@ -19,6 +19,9 @@ from pysandbox_core.errors import InvalidOptionError
 from pysandbox_core.jail.layers import parse_layers
 
 from pysandbox.options import Option, Parsed
+
+if TYPE_CHECKING:
+    from pysandbox.job_control import Job
 
 HELP = """\
 usage: pysandbox run [OPTIONS] [--] PROGRAM [ARGUMENTS]
@@ -78,6 +81,8 @@ def run(parsed: Parsed) -> int:
     from pysandbox_core.choice import choose_platform
     from pysandbox_core.jail.jail import Jail
 
+    from pysandbox.job_control import Job
+
     platform_class = choose_platform(sandbox_config.platform)
     jail = Jail(sandbox_config.require, sandbox_config.without)
 
@@ -95,7 +100,8 @@ def run(parsed: Parsed) -> int:
     if pid:
         os.close(requests_end)
         try:
-            wait_status = wait_for_sentry(pid, wanted, requests if can_stop else -1, timeout_ns)
+            job = Job(pid, requests if can_stop else -1)
+            wait_status = wait_for_sentry(pid, wanted, job, timeout_ns)
         finally:
             restore_terminal()  # before anything is written to it: it may have been stopped
         return status_of_sentry(wait_status, timeout_ns)
@@ -125,18 +131,6 @@ def has_terminal() -> bool:
     return True
 
 
-def is_in_background() -> bool:
-    """Does the terminal belong to others now? Who reads from it is stopped then."""
-    try:
-        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(fd) != os.getpgrp()
-    finally:
-        os.close(fd)
-
-
 def tell_of_input(fd: int) -> None:
     """Have SIGIO sent to this process when there is something to read from `fd`. fcntl(2)"""
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
@@ -144,20 +138,13 @@ def tell_of_input(fd: int) -> None:
 
 
 def wait_for_sentry(
-    pid: int, wanted: set[signal.Signals], requests: int, timeout_ns: int | None
+    pid: int, wanted: set[signal.Signals], job: Job, timeout_ns: int | None
 ) -> int | None:
-    """Forward signals to the sentry until it ends, and stop it when it asks for that through
-    `requests`; its wait status. None: it did not end in time and was killed. What it does otherwise
-    may be the program's doing, if that has taken it over, and moves us to nothing.
-
-    A program may stop itself. We stop with it only where a shell with jobs has started us, or when
-    we were asked to (^Z), or are in the background, where it may want to read from the terminal: a
-    script in the foreground would wait for us for ever, whatever our timeout.
+    """Forward signals to the sentry until it ends, and stop it when it asks `job` for that; its
+    wait status. None: it did not end in time and was killed. What it does otherwise may be the
+    program's doing, if that has taken it over, and moves us to nothing.
     """
-    leads_a_job = os.getpgrp() == os.getpid()
-    was_told = False
     deadline = None if timeout_ns is None else time.monotonic() + timeout_ns / 1e9 + TIMEOUT_GRACE_S
-    to_stop = False
     while True:
         if deadline is None:
             info = signal.sigwaitinfo(wanted)
@@ -169,13 +156,9 @@ def wait_for_sentry(
                 return None
             info = expiring
         if info.si_signo == signal.SIGIO:
-            with suppress(OSError):  # somebody else's signal
-                if os.read(requests, 16) and (leads_a_job or was_told or is_in_background()):
-                    os.kill(pid, signal.SIGSTOP)
-                    to_stop = True
-                    was_told = False
+            job.read_requests()
             continue
-        was_told |= info.si_signo == signal.SIGTSTP
+        job.signalled(info.si_signo)
         if info.si_signo != signal.SIGCHLD:
             # what the terminal sends (si_code SI_KERNEL) goes to the whole foreground process
             # group, so the sentry has it already
@@ -187,9 +170,7 @@ def wait_for_sentry(
             continue
         if not os.WIFSTOPPED(wait_status):
             return wait_status
-        if to_stop:  # it stops with its program (^Z); whoever continues us continues both
-            to_stop = False
-            os.kill(os.getpid(), signal.SIGSTOP)
+        job.sentry_stopped()
 
 
 def status_of_sentry(wait_status: int | None, timeout_ns: int | None) -> int:

@@ -58,6 +58,7 @@ FORWARDED_SIGNALS = (
 )  # fmt: skip
 """What reaches the program when it is sent to the sentry."""
 
+PROGRAM_STOPPED, PROGRAM_CONTINUED = b"s", b"c"
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH)
 
 
@@ -204,7 +205,8 @@ def run_program(
 
     What went wrong besides is reported on descriptor 2. The sandbox ends with its program, whatever
     else runs in it then. `signal_mask` is set once signals can be forwarded; the caller blocks them
-    until then. Whoever reads from `requests_fd` is to stop this process when it gets a byte.
+    until then. Whoever reads from `requests_fd` is to stop this process when the last byte is
+    PROGRAM_STOPPED.
     """
     sentry = None
     try:
@@ -235,8 +237,14 @@ def _run_to_end(
         sentry.stop()
 
     group = sentry.start(spec, ended)
-    group.on_stop = lambda signo: suspend(requests_fd)
-    sentry.on_signal(lambda signo: forward_signal(group, signo))
+    group.on_stop = lambda signo: tell_front(requests_fd, PROGRAM_STOPPED)
+
+    def forward(signo: int) -> None:
+        forward_signal(group, signo)
+        if signo == signal.SIGCONT:
+            tell_front(requests_fd, PROGRAM_CONTINUED)
+
+    sentry.on_signal(forward)
     if signal_mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
     if timeout_ns is not None:
@@ -250,12 +258,13 @@ def _run_to_end(
     return exit_status(statuses[0])
 
 
-def suspend(requests_fd: int) -> None:
+def tell_front(requests_fd: int, word: bytes) -> None:
     """The program was stopped (^Z): be stopped with it. The front does that, for the first process
     of a PID namespace can't stop itself, and stops too, so that the caller's shell goes on; its
-    SIGCONT is forwarded like any other signal."""
+    SIGCONT is forwarded like any other signal. That it came is said as well: what was said before
+    it no longer holds."""
     with suppress(OSError):  # it is gone, and so are we
-        os.write(requests_fd, b"s")
+        os.write(requests_fd, word)
 
 
 def forward_signal(group: ThreadGroup, signo: int) -> None:
