@@ -129,8 +129,9 @@ def open_program(
             argv = [shebang.interpreter, *argument, path, *argv[1:]]
             path = shebang.interpreter
             check_strings(argv, [*envp, path], stack_limit)
+            interpreter = open_for_exec(task, AT_FDCWD, path) if path else _no_file()
             file.decref()
-            file = open_for_exec(task, AT_FDCWD, path) if path else _no_file()
+            file = interpreter
         program = Program(original, argv, envp)
         program.elf = elf.read_program(task, file, head)
         program.interpreter = _open_interpreter(task, program.elf)
