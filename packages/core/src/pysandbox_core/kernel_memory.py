@@ -63,6 +63,9 @@ STEP = 1 << 20
 _STEP_MIN = 1 << 16
 _M_MMAP_THRESHOLD = -3
 _TABLES_MANY = 1 << 20
+_TABLES_SELDOM = 4
+"""Of so many times that memory is measured, page tables are once, while there is ample room: asking
+the host for them costs more than all the rest."""
 _LARGE = 1 << 20
 """Bytes of a block that is mapped by itself."""
 _OVERDRAFT = 16 << 20
@@ -83,7 +86,7 @@ class KernelMemory:
 
     __slots__ = (
         "_base", "_expected", "_hinted", "_kernel", "_retained", "_statm", "_status", "_step",
-        "_tables_base", "bound", "max_files", "taken", "victims",
+        "_tables", "_tables_base", "_updates", "bound", "max_files", "taken", "victims",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel) -> None:
@@ -101,7 +104,9 @@ class KernelMemory:
         self._hinted = 0
         """Bytes announced since."""
         self._step = STEP
-        self._base = self._tables_base = 0
+        self._base = self._tables = self._tables_base = 0
+        self._updates = 0
+        """How often it was measured; page tables are not looked at each time."""
         self._retained = 0
         """Bytes that were let go of and that the allocator keeps for reuse."""
         self._expected: int | None = None
@@ -167,11 +172,15 @@ class KernelMemory:
         self.taken = max(0, self._anonymous() - self._base)
         of_the_host = sum(space.host_bytes() for space in memory_file.spaces)
         of_the_host += self._kernel.platform.host_bytes()
-        of_the_host += max(0, self._page_tables() - self._tables_base)
-        if memory_file.limit is None:
-            return self.taken - self._retained + of_the_host - self.bound
-        memory_file.reserved = max(0, self.taken - self._retained) + of_the_host
-        return memory_file.granted + memory_file.reserved - memory_file.limit
+        taken = max(0, self.taken - self._retained) + of_the_host
+        limit = self.bound if memory_file.limit is None else memory_file.limit
+        granted = 0 if memory_file.limit is None else memory_file.granted
+        self._updates += 1
+        if self._updates % _TABLES_SELDOM == 0 or granted + taken + self._tables > limit * 3 // 4:
+            self._tables = max(0, self._page_tables() - self._tables_base)
+        if memory_file.limit is not None:
+            memory_file.reserved = taken + self._tables
+        return granted + taken + self._tables - limit
 
     def _measure(self, kill: bool) -> None:
         if self._statm < 0:

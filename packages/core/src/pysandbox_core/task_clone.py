@@ -229,7 +229,7 @@ def _size_of_copy(task: Task, flags: int) -> int:
     """About how much the kernel keeps for a child of `task`."""
     size = TASK
     if not flags & CLONE_VM:
-        size += task.mm.range_count() * MAPPING + task.mm.host_bytes()
+        size += task.mm.range_count() * MAPPING + task.mm.host_bytes_found
     if not flags & CLONE_FILES:
         size += task.files.size * 8
     return size

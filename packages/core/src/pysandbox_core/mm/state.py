@@ -73,8 +73,9 @@ class MmState:
         self.max_mappings = self.mappings_left = kernel.platform.max_mappings
         """What the platform takes, and at least so many more; see MmPages.require_mappings."""
         self.changes = 0
-        """Mappings that the platform was told of since `_host_bytes` was found."""
-        self._host_bytes = _SPACE_BYTES
+        """Mappings that the platform was told of since `host_bytes_found` was found."""
+        self.host_bytes_found = _SPACE_BYTES
+        """What `host_bytes` was when it was last asked for."""
         """What `host_bytes` was."""
         self._host_ranges = 0
         """For how many runs of pages."""
@@ -142,10 +143,10 @@ class MmState:
                     first, last = start >> shift, end - 1 >> shift
                     tables += (first != before) + last - first
                     before = last
-            self._host_bytes = _SPACE_BYTES + tables * PAGE_SIZE + count * _HOST_MAPPING_BYTES
+            self.host_bytes_found = _SPACE_BYTES + tables * PAGE_SIZE + count * _HOST_MAPPING_BYTES
             self._host_ranges = count
             self.changes = 0
-        return self._host_bytes
+        return self.host_bytes_found
 
     def others_running(self) -> bool:
         """May some context be executing in this address space now?"""
