@@ -10,6 +10,8 @@ import os
 from collections import deque
 from types import SimpleNamespace
 
+import pytest
+from pysandbox_core.errors import LinuxError
 from pysandbox_core.fs.file_description import FileDescription
 from pysandbox_core.mm.mappable import HostFileMappable, Mappable, MemoryMappable
 from pysandbox_core.mm.memory_file import MemoryFile
@@ -90,6 +92,13 @@ def new_kernel(limit: int | None = None) -> SimpleNamespace:
 
 def new_mm(kernel: SimpleNamespace, limits: object = None) -> MemoryManager:
     return MemoryManager(kernel, limits, kernel.platform.new_address_space())  # type: ignore[arg-type]
+
+
+def errno_of(function, *arguments, **keywords) -> int:  # type: ignore[no-untyped-def]
+    """What `function` fails with."""
+    with pytest.raises(LinuxError) as caught:
+        function(*arguments, **keywords)
+    return caught.value.errno
 
 
 class Segfault(Exception):
