@@ -156,18 +156,6 @@ def test_control_z_stops_a_script_and_the_command_with_it(terminal: Terminal) ->
     assert terminal.process.wait(60) == 0
 
 
-def test_to_go_on_ends_a_stop_that_is_under_way(terminal: Terminal) -> None:
-    """However little there is between the two signals."""
-    process = terminal.start("/bin/sh", "-c", "echo ready; read line; echo got $line")
-    terminal.expect(b"ready")
-    for _ in range(50):
-        process.send_signal(signal.SIGTSTP)
-        process.send_signal(signal.SIGCONT)
-    terminal.press(b"more\n")
-    terminal.expect(b"got more")
-    assert process.wait(60) == 0
-
-
 @pytest.mark.parametrize("script", ["read line", "stty tostop; echo x", "stty -echo"])
 def test_a_job_in_the_background_is_stopped(script: str, terminal: Terminal) -> None:
     """Reading, changing settings, and writing with TOSTOP are for the foreground. tty(4)"""
